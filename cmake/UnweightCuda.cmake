@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Sets UNWEIGHT_CUDA_ENABLED, and enables the CUDA language where the CUDA part is built.
+set(UNWEIGHT_CUDA_ENABLED OFF)
+if(NOT UNWEIGHT_CUDA MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "UNWEIGHT_CUDA=${UNWEIGHT_CUDA} must be AUTO, ON or OFF")
+endif()
+
+file(GLOB_RECURSE UNWEIGHT_CUDA_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/*.cu)
+if(NOT UNWEIGHT_CUDA STREQUAL "OFF" AND UNWEIGHT_CUDA_SOURCES)
+  if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+    find_program(UNWEIGHT_NVCC nvcc HINTS ENV CUDA_PATH ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin)
+    mark_as_advanced(UNWEIGHT_NVCC)
+    if(UNWEIGHT_NVCC)
+      set(CMAKE_CUDA_COMPILER ${UNWEIGHT_NVCC} CACHE FILEPATH "CUDA compiler")
+    endif()
+  endif()
+  if(CMAKE_CUDA_COMPILER OR DEFINED ENV{CUDACXX})
+    set(UNWEIGHT_CUDA_ENABLED ON)
+  elseif(UNWEIGHT_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "UNWEIGHT_CUDA=ON but no nvcc was found: set CUDACXX, CUDA_PATH or PATH")
+  endif()
+endif()
+
+if(UNWEIGHT_CUDA_ENABLED)
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 90a-real CACHE STRING "CUDA architectures")
+  endif()
+  enable_language(CUDA)
+  if(CMAKE_VERSION VERSION_LESS 3.25.2)
+    # These versions do not know that nvcc 12 and later accept C++20.
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+  endif()
+  message(STATUS "unweight: CUDA part with ${CMAKE_CUDA_COMPILER} for ${CMAKE_CUDA_ARCHITECTURES}")
+else()
+  message(STATUS "unweight: without the CUDA part (UNWEIGHT_CUDA=${UNWEIGHT_CUDA})")
+endif()
