@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Installs a build into an empty prefix and uses it as a stranger would: find_package from C++ and from C, pkg-config,
+# the command line tool. usage: install_test.sh SOURCE_DIR BUILD_DIR CXX_COMPILER C_COMPILER
+set -euo pipefail
+source_dir=$1 build_dir=$2 cxx=$3 cc=$4
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+prefix=$work/prefix
+
+cmake --install "$build_dir" --prefix "$prefix" >"$work/install.log"
+
+# Nothing but public headers, and none forgotten.
+diff <(cd "$source_dir/include" && find . -type f | sort) <(cd "$prefix/include" && find . -type f | sort)
+
+# The installed package does not know where it was built.
+if grep -rlF -e "$source_dir" -e "$build_dir" "$prefix"/lib*/cmake "$prefix"/lib*/pkgconfig; then
+  echo "these installed files name the build's own folders" >&2
+  exit 1
+fi
+
+cmake -S "$source_dir/examples" -B "$work/examples" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Release \
+  -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_C_COMPILER="$cc" -DCMAKE_C_FLAGS=-Werror -DCMAKE_CXX_FLAGS=-Werror
+cmake --build "$work/examples"
+"$work/examples/roundtrip" | tee "$work/cpp.txt"
+"$work/examples/roundtrip_c" | tee "$work/c.txt"
+grep -qx identical "$work/cpp.txt"
+grep -qx identical "$work/c.txt"
+
+if command -v pkg-config >/dev/null; then
+  PKG_CONFIG_PATH=$(dirname "$(find "$prefix" -name unweight.pc)")
+  export PKG_CONFIG_PATH
+  read -ra flags <<<"$(pkg-config --cflags --libs unweight)"
+  "$cxx" -std=c++20 "$source_dir/examples/roundtrip.cpp" "${flags[@]}" -o "$work/roundtrip_pkg_config"
+  LD_LIBRARY_PATH=$(dirname "$PKG_CONFIG_PATH") "$work/roundtrip_pkg_config" | grep -qx identical
+fi
+
+version=$(sed -n 's/^#define UNWEIGHT_VERSION_STRING "\(.*\)"/\1/p' "$prefix/include/unweight/version.h")
+"$prefix/bin/unweight" --version | grep -F "$version"
