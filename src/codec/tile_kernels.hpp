@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The inner loops of the quick CPU codec: one table of functions, a scalar and an AVX2 implementation that produce the
+// same bytes, chosen once at run time. They know nothing of blobs: they take addresses of whole, full tiles.
+#pragma once
+
+#include <array>
+#include <codec/palette.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <format/layout.hpp>
+#include <vector>
+
+namespace unweight::codec {
+
+/// The 16 palettes of a strip's rows, as the tile functions want them.
+struct StripPalettes {
+  /// rotated[row] is the row's palette with its exponents rotated, as in the blob.
+  std::array<std::array<std::uint8_t, format::kPaletteSize>, format::kTileRows> rotated{};
+  /// plain[row] holds the same exponents unrotated, ascending.
+  std::array<Palette, format::kTileRows> plain{};
+};
+
+/// Which positions of a tile are exceptions: bit p & 15 of word p >> 4.
+using ExceptionMask = std::array<std::uint16_t, format::kTileValues / 16>;
+
+struct TileKernels {
+  const char* name;
+
+  /// Counts the exponents of `count` values into `histogram`, which is overwritten.
+  void (*histogram)(const std::uint16_t* values, std::size_t count, ExponentHistogram& histogram);
+
+  /// Encodes 16 rows x 64 values, rows `stride` values apart: writes the kTileBytes of `tile` (any alignment) and the
+  /// positions whose exponent is not in the row's palette. Returns whether there are any.
+  bool (*encode)(const std::uint16_t* values, std::size_t stride, const StripPalettes& palettes, std::byte* tile,
+                 ExceptionMask& exceptions);
+
+  /// Decodes a tile, as though it had no exceptions, into 16 rows x 64 values, rows `stride` values apart.
+  void (*decode)(const std::byte* tile, const StripPalettes& palettes, std::uint16_t* values, std::size_t stride);
+};
+
+/// Portable implementation.
+[[nodiscard]] const TileKernels& scalar_tile_kernels() noexcept;
+
+/// The best implementation that this CPU runs; the environment variable UNWEIGHT_CPU=scalar forces the portable one.
+[[nodiscard]] const TileKernels& tile_kernels() noexcept;
+
+/// Every implementation that this CPU runs, the portable one first: for tests and benchmarks.
+[[nodiscard]] std::vector<const TileKernels*> available_tile_kernels();
+
+#if defined(UNWEIGHT_HAVE_AVX2)
+/// To be called only where the CPU has AVX2, BMI2 and LZCNT.
+[[nodiscard]] const TileKernels& avx2_tile_kernels() noexcept;
+#endif
+
+}  // namespace unweight::codec

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The portable tile functions, and the choice among implementations.
+#include <bit>
+#include <codec/tile_kernels.hpp>
+#include <cstdlib>
+#include <cstring>
+#include <format/bf16.hpp>
+#include <string_view>
+
+namespace unweight::codec {
+namespace {
+
+using namespace format;
+
+constexpr std::uint32_t kLanes = 32;
+constexpr std::uint32_t kValuesPerLane = kTileValues / kLanes;
+
+/// Offset of a lane's value `index` (0..31) in the tile: row and column.
+struct RowCol {
+  std::uint8_t row, col;
+};
+
+constexpr auto kPositions = [] {
+  std::array<RowCol, kTileValues> table{};
+  for (std::uint32_t p = 0; p < kTileValues; ++p) {
+    table[p] = {static_cast<std::uint8_t>(position_row(p)), static_cast<std::uint8_t>(position_col(p))};
+  }
+  return table;
+}();
+
+constexpr std::uint32_t position_in_lane(std::uint32_t lane, std::uint32_t index) {
+  return (index >> 4) << 9 | lane << 4 | (index & 15);
+}
+
+void histogram_scalar(const std::uint16_t* values, std::size_t count, ExponentHistogram& histogram) {
+  // Neighbouring weights often share an exponent; four tables keep an increment from waiting for the one before it.
+  std::array<ExponentHistogram, 4> parts{};
+  std::size_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    for (std::size_t j = 0; j < 4; ++j) ++parts[j][exponent_of(values[i + j])];
+  }
+  for (; i < count; ++i) ++parts[0][exponent_of(values[i])];
+  for (std::size_t e = 0; e < histogram.size(); ++e) {
+    histogram[e] = parts[0][e] + parts[1][e] + parts[2][e] + parts[3][e];
+  }
+}
+
+bool encode_scalar(const std::uint16_t* values, std::size_t stride, const StripPalettes& palettes, std::byte* tile,
+                   ExceptionMask& exceptions) {
+  constexpr std::uint8_t kOutside = 0xff;
+  std::array<std::array<std::uint8_t, 256>, kTileRows> code_of;
+  for (std::uint32_t row = 0; row < kTileRows; ++row) {
+    code_of[row].fill(kOutside);
+    for (std::uint8_t j = 0; j < kPaletteSize; ++j) code_of[row][palettes.plain[row][j]] = j;
+  }
+  exceptions.fill(0);
+  bool any = false;
+  for (std::uint32_t lane = 0; lane < kLanes; ++lane) {
+    std::array<std::uint32_t, 4> codes{};
+    for (std::uint32_t index = 0; index < kValuesPerLane; ++index) {
+      const std::uint32_t p = position_in_lane(lane, index);
+      const auto [row, col] = kPositions[p];
+      const std::uint16_t value = values[row * stride + col];
+      tile[p] = std::byte{sign_mantissa_of(value)};
+      const std::uint8_t code = code_of[row][exponent_of(value)];
+      if (code == kOutside) {
+        exceptions[p >> 4] = static_cast<std::uint16_t>(exceptions[p >> 4] | 1U << (p & 15));
+        any = true;
+      } else {
+        codes[index >> 3] |= std::uint32_t{code} << 4 * (index & 7);
+      }
+    }
+    // The fourth word's bits fill the spare bit of every nibble of the other three.
+    const std::array<std::uint32_t, 3> words = {codes[0] | (codes[3] & 0x11111111U) << 3,
+                                                codes[1] | (codes[3] & 0x22222222U) << 2,
+                                                codes[2] | (codes[3] & 0x44444444U) << 1};
+    std::memcpy(tile + kCodes01Offset + lane * 8, words.data(), 8);
+    std::memcpy(tile + kCodes2Offset + lane * 4, words.data() + 2, 4);
+  }
+  return any;
+}
+
+void decode_scalar(const std::byte* tile, const StripPalettes& palettes, std::uint16_t* values, std::size_t stride) {
+  for (std::uint32_t lane = 0; lane < kLanes; ++lane) {
+    std::array<std::uint32_t, 3> words;
+    std::memcpy(words.data(), tile + kCodes01Offset + lane * 8, 8);
+    std::memcpy(words.data() + 2, tile + kCodes2Offset + lane * 4, 4);
+    const std::array<std::uint32_t, 4> codes = {
+        words[0], words[1], words[2],
+        (words[0] >> 3 & 0x11111111U) | (words[1] >> 2 & 0x22222222U) | (words[2] >> 1 & 0x44444444U)};
+    for (std::uint32_t index = 0; index < kValuesPerLane; ++index) {
+      const std::uint32_t p = position_in_lane(lane, index);
+      const auto [row, col] = kPositions[p];
+      const std::uint32_t code = codes[index >> 3] >> 4 * (index & 7) & 7;
+      values[row * stride + col] = join_bf16(std::to_integer<std::uint8_t>(tile[p]), palettes.rotated[row][code]);
+    }
+  }
+}
+
+constexpr TileKernels kScalar{"scalar", histogram_scalar, encode_scalar, decode_scalar};
+
+#if defined(UNWEIGHT_HAVE_AVX2)
+bool cpu_has_avx2() noexcept {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt");
+}
+#endif
+
+const TileKernels& choose() noexcept {
+  const char* forced = std::getenv("UNWEIGHT_CPU");
+  if (forced != nullptr && std::string_view(forced) == "scalar") return kScalar;
+#if defined(UNWEIGHT_HAVE_AVX2)
+  if (cpu_has_avx2()) return avx2_tile_kernels();
+#endif
+  return kScalar;
+}
+
+}  // namespace
+
+const TileKernels& scalar_tile_kernels() noexcept { return kScalar; }
+
+const TileKernels& tile_kernels() noexcept {
+  static const TileKernels& chosen = choose();
+  return chosen;
+}
+
+std::vector<const TileKernels*> available_tile_kernels() {
+  std::vector<const TileKernels*> all{&kScalar};
+#if defined(UNWEIGHT_HAVE_AVX2)
+  if (cpu_has_avx2()) all.push_back(&avx2_tile_kernels());
+#endif
+  return all;
+}
+
+}  // namespace unweight::codec

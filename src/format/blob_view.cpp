@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <format/blob_view.hpp>
+#include <string>
+
+namespace unweight::format {
+namespace {
+
+std::string text(std::uint64_t value) { return std::to_string(value); }
+
+tl::unexpected<Error> corrupt_header(std::string message) {
+  return fail(ErrorCode::kCorruptHeader, "blob header: " + std::move(message));
+}
+
+tl::unexpected<Error> corrupt_payload(std::string message) {
+  return fail(ErrorCode::kCorruptPayload, "blob: " + std::move(message));
+}
+
+bool all_zero(std::span<const std::byte> bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
+}
+
+struct OffsetField {
+  const char* name;
+  std::uint64_t stored;
+  std::uint64_t expected;
+};
+
+Result<void> check_offsets(const Header& h, const TiledGeometry& g) {
+  const OffsetField fields[] = {
+      {"palettes_offset", h.palettes_offset, g.palettes_offset},
+      {"row_palettes_offset", h.row_palettes_offset, g.row_palettes_offset},
+      {"segment_starts_offset", h.segment_starts_offset, g.segment_starts_offset},
+      {"tile_starts_offset", h.tile_starts_offset, g.tile_starts_offset},
+      {"tiles_offset", h.tiles_offset, g.tiles_offset},
+      {"exceptions_offset", h.exceptions_offset, g.exceptions_offset},
+  };
+  for (const OffsetField& f : fields) {
+    if (f.stored != f.expected) {
+      return corrupt_header(std::string(f.name) + " = " + text(f.stored) + " must be " + text(f.expected));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Header> read_header(std::span<const std::byte> bytes) {
+  if (bytes.size() < kHeaderBytes) {
+    return fail(ErrorCode::kTruncated, "blob: " + text(bytes.size()) + " bytes are less than a header of " +
+                                           text(kHeaderBytes) + " bytes");
+  }
+  Header h;
+  std::memcpy(&h, bytes.data(), sizeof h);
+  if (std::memcmp(h.magic, kMagic, sizeof kMagic) != 0) {
+    return fail(ErrorCode::kBadMagic, "blob: the first 8 bytes are not \"UNWEIGHT\"");
+  }
+  if (h.version_major != kVersionMajor) {
+    return fail(ErrorCode::kUnsupportedVersion, "blob: format version " + text(h.version_major) + "." +
+                                                    text(h.version_minor) + " is not supported, this library reads " +
+                                                    text(kVersionMajor) + ".x");
+  }
+  return h;
+}
+
+Result<BlobView> BlobView::validate(const Header& h, std::span<const std::byte> bytes) {
+  if (h.header_bytes != kHeaderBytes) {
+    return corrupt_header("header_bytes = " + text(h.header_bytes) + " must be " + text(kHeaderBytes));
+  }
+  if (h.dtype != kDtypeBf16) return corrupt_header("dtype = " + text(h.dtype) + " is unknown");
+  if (h.layout > static_cast<std::uint8_t>(Layout::kTiled)) {
+    return corrupt_header("layout = " + text(h.layout) + " is unknown");
+  }
+  if (h.reserved0 != 0 || !all_zero(std::as_bytes(std::span(h.reserved1)))) {
+    return corrupt_header("reserved bytes are not zero");
+  }
+  const std::uint64_t values = saturated_values(h.batch, h.rows, h.cols);
+  if (values == kMaxValues) {
+    return corrupt_header("shape " + text(h.batch) + " x " + text(h.rows) + " x " + text(h.cols) +
+                          " is too large: 2^48 values or more");
+  }
+
+  BlobView view;
+  view.header_ = h;
+  std::uint64_t expected_bytes = 0;
+  if (view.layout() == Layout::kRaw) {
+    if (h.palette_count != 0 || h.exception_units != 0 || h.exception_base != 0) {
+      return corrupt_header("a raw blob has no palettes and no exceptions");
+    }
+    TiledGeometry none;  // all offsets zero
+    if (auto ok = check_offsets(h, none); !ok) return tl::unexpected(ok.error());
+    expected_bytes = raw_blob_bytes(values);
+  } else {
+    if (values == 0) return corrupt_header("a tiled blob cannot be empty");
+    if (h.palette_count == 0 || h.palette_count > kMaxPalettes) {
+      return corrupt_header("palette_count = " + text(h.palette_count) + " must be 1 to " + text(kMaxPalettes));
+    }
+    if (h.exception_base > kMaxExceptionBase) {
+      return corrupt_header("exception_base = " + text(h.exception_base) + " must be at most " +
+                            text(kMaxExceptionBase));
+    }
+    // Padding multiplies the values by at most 16 * 64, so no product below overflows.
+    view.geometry_ = tiled_geometry(h.batch, h.rows, h.cols, h.palette_count);
+    if (auto ok = check_offsets(h, view.geometry_); !ok) return tl::unexpected(ok.error());
+    if (h.exception_units > view.geometry_.tiles * kEscapedTileUnits || h.exception_units > UINT32_MAX) {
+      return corrupt_header("exception_units = " + text(h.exception_units) + " is too many for " +
+                            text(view.geometry_.tiles) + " tiles");
+    }
+    expected_bytes = view.geometry_.blob_bytes(h.exception_units);
+  }
+  if (h.blob_bytes != expected_bytes) {
+    return corrupt_header("blob_bytes = " + text(h.blob_bytes) + " must be " + text(expected_bytes));
+  }
+  if (bytes.size() < h.blob_bytes) {
+    return fail(ErrorCode::kTruncated,
+                "blob: " + text(bytes.size()) + " bytes, the header announces " + text(h.blob_bytes));
+  }
+  view.bytes_ = bytes.first(static_cast<std::size_t>(h.blob_bytes));
+  if (view.layout() == Layout::kTiled) {
+    if (auto ok = view.validate_tables(); !ok) return tl::unexpected(ok.error());
+  }
+  return view;
+}
+
+Result<void> BlobView::validate_tables() const {
+  const TiledGeometry& g = geometry_;
+  for (std::uint32_t p = 0; p < header_.palette_count; ++p) {
+    for (std::uint32_t j = 0; j + 1 < kPaletteSize; ++j) {
+      const auto exponent = [&](std::uint32_t k) {
+        const auto rotated = static_cast<std::uint8_t>(palette(p)[k]);
+        return static_cast<std::uint8_t>(rotated << 1 | rotated >> 7);
+      };
+      if (exponent(j) >= exponent(j + 1)) {
+        return corrupt_payload("palette " + text(p) + " is not strictly ascending at entry " + text(j));
+      }
+    }
+  }
+  for (std::uint64_t row = 0; row < g.padded_rows; ++row) {
+    if (row_palette(row) >= header_.palette_count) {
+      return corrupt_payload("row_palettes[" + text(row) + "] = " + text(row_palette(row)) +
+                             " is out of range: the blob has " + text(header_.palette_count) + " palettes");
+    }
+  }
+  // Starts never decrease and never grow by more than an escaped tile, from 0 to exception_units.
+  std::uint64_t begin = exception_begin(0);
+  if (begin != 0) return corrupt_payload("the exceptions of tile 0 begin at unit " + text(begin) + ", not at 0");
+  for (std::uint64_t tile = 0; tile < g.tiles; ++tile) {
+    const std::uint64_t end = exception_begin(tile + 1);
+    if (end < begin || end - begin > kEscapedTileUnits) {
+      return corrupt_payload("the exceptions of tile " + text(tile) + " range from unit " + text(begin) + " to " +
+                             text(end));
+    }
+    begin = end;
+  }
+  if (begin != header_.exception_units) {
+    return corrupt_payload("the tile table ends at exception unit " + text(begin) + ", the header announces " +
+                           text(header_.exception_units));
+  }
+  return {};
+}
+
+}  // namespace unweight::format

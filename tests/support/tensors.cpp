@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "support/tensors.hpp"
+
+#include <bit>
+#include <cmath>
+
+namespace unweight::test {
+
+double Random::normal() {
+  // Sum of uniforms (Irwin-Hall) for the body, and a scale mixture for tails: no libm, so the same bits everywhere.
+  double sum = 0;
+  for (int i = 0; i < 12; ++i) sum += unit();
+  return sum - 6;
+}
+
+std::uint16_t to_bf16(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+std::string name_of(Filling filling) {
+  switch (filling) {
+    case Filling::kTrained: return "trained";
+    case Filling::kConstant: return "constant";
+    case Filling::kTwoSymbols: return "two_symbols";
+    case Filling::kZeros: return "zeros";
+    case Filling::kEveryValue: return "every_value";
+    case Filling::kUniformBits: return "uniform_bits";
+    case Filling::kOutlierRows: return "outlier_rows";
+    case Filling::kOutlierColumns: return "outlier_columns";
+    case Filling::kEscapes15: return "escapes_15";
+    case Filling::kEscapes1p5: return "escapes_1p5";
+    case Filling::kSparse: return "sparse";
+    case Filling::kRareSpecials: return "rare_specials";
+  }
+  return "?";
+}
+
+namespace {
+
+double power_of_two(double exponent) {
+  // 2^x for the rows' scales: an exact scaling by the integer part, a quadratic for the rest.
+  const double whole = std::floor(exponent), rest = exponent - whole;
+  return std::ldexp(1 + rest * (0.6565 + 0.3435 * rest), static_cast<int>(whole));
+}
+
+std::uint16_t with_exponent(std::uint16_t value, std::uint64_t exponent) {
+  return static_cast<std::uint16_t>((value & 0x807f) | exponent << 7);
+}
+
+std::uint16_t special(Random& random) {
+  constexpr std::array<std::uint16_t, 8> kSpecials = {0x7fc0, 0xffff, 0x7f81, 0x7f80, 0xff80, 0x0001, 0x807f, 0x8000};
+  return kSpecials[random.below(kSpecials.size())];
+}
+
+}  // namespace
+
+std::vector<std::uint16_t> make_tensor(const MatrixShape& shape, Filling filling, std::uint64_t seed) {
+  Random random(seed ^ 0x5eed0000U ^ static_cast<std::uint64_t>(filling));
+  const std::uint64_t rows = shape.batch * shape.rows;
+  std::vector<std::uint16_t> values(static_cast<std::size_t>(rows * shape.cols));
+  std::size_t at = 0;
+  for (std::uint64_t row = 0; row < rows; ++row) {
+    const double sigma = 0.02 * power_of_two(0.5 * random.normal());
+    for (std::uint64_t col = 0; col < shape.cols; ++col, ++at) {
+      const std::uint16_t trained = to_bf16(static_cast<float>(sigma * random.normal()));
+      std::uint16_t value = trained;
+      switch (filling) {
+        case Filling::kTrained: break;
+        case Filling::kConstant: value = 0x3f80; break;
+        case Filling::kTwoSymbols: value = random.below(3) == 0 ? 0x7f7f : 0x8001; break;
+        case Filling::kZeros: value = 0; break;
+        case Filling::kEveryValue: value = static_cast<std::uint16_t>(at + seed); break;
+        case Filling::kUniformBits: value = static_cast<std::uint16_t>(random.next()); break;
+        case Filling::kOutlierRows:
+          if (row % 11 == 5) value = static_cast<std::uint16_t>(random.next());
+          break;
+        case Filling::kOutlierColumns:
+          if (col % 37 == 7) value = with_exponent(trained, 160 + (trained >> 7 & 7));
+          break;
+        case Filling::kEscapes15:
+          if (random.below(1000) < 150) value = with_exponent(trained, 90 + random.below(60));
+          break;
+        case Filling::kEscapes1p5:
+          if (random.below(1000) < 15) value = with_exponent(trained, 90 + random.below(60));
+          break;
+        case Filling::kSparse:
+          if (random.below(3) != 0) value = 0;
+          break;
+        case Filling::kRareSpecials:
+          if (random.below(500) == 0) value = special(random);
+          break;
+      }
+      values[at] = value;
+    }
+  }
+  return values;
+}
+
+}  // namespace unweight::test
