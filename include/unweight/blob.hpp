@@ -13,6 +13,7 @@
 #include <unweight/result.hpp>
 #include <vector>
 
+#pragma GCC visibility push(default)  // the library hides all other symbols
 namespace unweight {
 
 /// The matrices of one tensor, row-major and dense: element (b, n, k) is value number (b * rows + n) * cols + k.
@@ -110,3 +111,4 @@ inline constexpr std::uint64_t kSliceCols = 64;
 [[nodiscard]] Result<BlobInfo> verify_blob(std::span<const std::byte> blob, const DecodeOptions& options = {});
 
 }  // namespace unweight
+#pragma GCC visibility pop

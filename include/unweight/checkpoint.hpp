@@ -22,6 +22,7 @@
 #include <unweight/safetensors.hpp>
 #include <vector>
 
+#pragma GCC visibility push(default)  // the library hides all other symbols
 namespace unweight {
 
 /// What a progress callback is told; at most about ten times a second, and once at the end. Called from one thread at a
@@ -181,3 +182,4 @@ struct SynthReport {
 [[nodiscard]] Result<SynthReport> synth_checkpoint(const std::filesystem::path& out, const SynthOptions& options);
 
 }  // namespace unweight
+#pragma GCC visibility pop

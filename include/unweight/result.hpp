@@ -9,6 +9,7 @@
 #include <tl/expected.hpp>
 #include <utility>
 
+#pragma GCC visibility push(default)  // the library hides all other symbols
 namespace unweight {
 
 /// What went wrong, as a number that never changes its meaning between releases. Grouped in tens, in the order of the
@@ -74,3 +75,4 @@ using Result = tl::expected<T, Error>;
 }
 
 }  // namespace unweight
+#pragma GCC visibility pop

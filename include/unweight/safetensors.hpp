@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#pragma GCC visibility push(default)  // the library hides all other symbols
 namespace unweight {
 
 /// Element types of safetensors, by their names in the file.
@@ -63,3 +64,4 @@ inline constexpr std::uint64_t kMaxSafetensorsHeaderBytes = 100'000'000;
     std::uint64_t alignment = 128, std::uint64_t min_data_begin = 0);
 
 }  // namespace unweight
+#pragma GCC visibility pop
