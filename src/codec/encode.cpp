@@ -115,10 +115,29 @@ Survey survey(std::span<const std::uint16_t> values, const MatrixShape& shape, c
     }
   });
 
+  // A list holds one unit an exception; one that no entry can hold turns its whole tile into an exponent plane.
+  result.exception_base = best_exception_base(exceptions);
+  std::array<bool, 256> fits;
+  bool all_fit = true;
+  for (std::uint32_t e = 0; e < fits.size(); ++e) {
+    fits[e] = exponent_fits_entry(static_cast<std::uint8_t>(e), result.exception_base);
+    all_fit = all_fit && (fits[e] || exceptions[e] == 0);
+  }
+  if (!all_fit) {
+    for_strips([&](std::uint64_t strip, ExceptionHistogram&) {
+      for (std::uint32_t row = 0; row < strips.rows(strip); ++row) {
+        ExponentHistogram histogram;
+        row_histogram(strip, row, histogram);
+        for (const std::uint8_t e : result.dictionary[result.row_palettes[strip * kTileRows + row]]) histogram[e] = 0;
+        for (std::size_t e = 0; e < histogram.size(); ++e) {
+          if (!fits[e]) outside[static_cast<std::size_t>(strip)] += std::uint64_t{histogram[e]} * (kEscapedTileUnits - 1);
+        }
+      }
+    });
+  }
   for (const std::uint64_t strip_outside : outside) {
     result.exception_units_bound += std::min(strip_outside, tiles_per_strip * kEscapedTileUnits);
   }
-  result.exception_base = best_exception_base(exceptions);
   return result;
 }
 

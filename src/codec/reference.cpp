@@ -9,6 +9,7 @@
 #include <format/bf16.hpp>
 #include <format/layout.hpp>
 #include <map>
+#include <tuple>
 #include <utility>
 
 namespace unweight::codec {
@@ -33,7 +34,8 @@ void write(Bytes& blob, std::uint64_t offset, T value) {
   std::memcpy(blob.data() + offset, &value, sizeof value);
 }
 
-/// FORMAT.md 3: the bits of a value's code. Nibble i & 7 of word i >> 3; the bits of word 3 are spread.
+/// FORMAT.md 3: value i of a lane has nibble i & 7 of word i >> 3. Only words 0 to 2 are stored: a code is 3 bits, so
+/// bit 3 of each of their nibbles is free, and word b takes bit b of the codes of word 3 there.
 std::array<std::uint32_t, 3> pack_codes(const std::array<std::uint8_t, 32>& codes) {
   std::array<std::uint32_t, 3> words{};
   for (std::uint32_t i = 0; i < 32; ++i) {
@@ -41,8 +43,6 @@ std::array<std::uint32_t, 3> pack_codes(const std::array<std::uint8_t, 32>& code
     if (i < 24) {
       words[i >> 3] |= code << nibble;
     } else {
-      // The nibbles' bit 3 is free in words 0 to 2, but a nibble of word 3 gives bit b to word b only where the masks
-      // 0x1, 0x2, 0x4 select it: bit b of the code in bit 3 of word b.
       for (std::uint32_t b = 0; b < 3; ++b) words[b] |= (code >> b & 1) << (nibble + 3);
     }
   }
@@ -181,12 +181,7 @@ Bytes reference_encode(std::span<const std::uint16_t> values, const MatrixShape&
     }
   }
 
-  // 6.3: do tiles pay?
-  std::uint64_t bound = 0;
-  for (const std::uint64_t count : strip_outside) bound += std::min(count, g.tiles_per_strip * 512);
-  if (!pays(g.blob_bytes(bound), raw_bytes) || bound > UINT32_MAX) return encode_raw(values, shape);
-
-  // 6.4: the exponents that entries can hold.
+  // 6.3: the exponents that entries can hold.
   std::uint64_t best_covered = 0;
   std::uint8_t exception_base = 0;
   for (std::uint32_t base = 0; base <= 192; ++base) {
@@ -197,6 +192,19 @@ Bytes reference_encode(std::span<const std::uint16_t> values, const MatrixShape&
       exception_base = static_cast<std::uint8_t>(base);
     }
   }
+
+  // 6.4: do tiles pay? An exception that no entry can hold may cost a whole exponent plane.
+  for (std::uint64_t row = 0; row < rows; ++row) {
+    for (std::uint64_t k = 0; k < shape.cols; ++k) {
+      const std::uint8_t e = exponent_of(values[row * shape.cols + k]);
+      if (!contains(dictionary[row_palettes[padded_row(row)]], e) && !exponent_fits_entry(e, exception_base)) {
+        strip_outside[padded_row(row) / 16] += 511;
+      }
+    }
+  }
+  std::uint64_t bound = 0;
+  for (const std::uint64_t count : strip_outside) bound += std::min(count, g.tiles_per_strip * 512);
+  if (!pays(g.blob_bytes(bound), raw_bytes) || bound > UINT32_MAX) return encode_raw(values, shape);
 
   // 3, 4: tiles and exceptions.
   Bytes tiles(g.tiles * kTileBytes);
