@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One tensor from the source's file to the bytes that the bundle stores, checked.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <io/file.hpp>
+#include <memory>
+#include <span>
+#include <unweight/blob.hpp>
+#include <unweight/result.hpp>
+#include <unweight/safetensors.hpp>
+
+namespace unweight::io {
+
+/// Memory that is not cleared first.
+struct Buffer {
+  std::unique_ptr<std::byte[]> memory;
+  std::size_t size_bytes = 0;
+
+  Buffer() = default;
+  explicit Buffer(std::uint64_t size) : memory(std::make_unique_for_overwrite<std::byte[]>(size)), size_bytes(size) {}
+  [[nodiscard]] std::span<std::byte> bytes() noexcept { return {memory.get(), size_bytes}; }
+  [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {memory.get(), size_bytes}; }
+  /// The memory as bfloat16 values.
+  [[nodiscard]] std::span<const std::uint16_t> values() const noexcept {
+    return {reinterpret_cast<const std::uint16_t*>(memory.get()), size_bytes / 2};
+  }
+};
+
+/// Memory that encode_candidate() needs at most, the source's values included.
+[[nodiscard]] std::uint64_t encode_memory_bytes(const TensorEntry& tensor) noexcept;
+
+struct EncodedTensor {
+  Buffer buffer;  ///< may be larger than what is stored
+  std::size_t size_bytes = 0;
+  bool is_blob = false;  ///< otherwise the buffer holds the tensor's own bytes
+
+  [[nodiscard]] std::span<const std::byte> stored() const noexcept { return buffer.bytes().first(size_bytes); }
+};
+
+/// The bytes of a tensor at `offset` of its file.
+[[nodiscard]] Result<Buffer> read_tensor(const File& source, std::uint64_t offset, const TensorEntry& tensor);
+
+/// Encodes a blob candidate. With `verify` every row of the blob is decoded again and compared; kNotIdentical if any
+/// bit differs.
+[[nodiscard]] Result<EncodedTensor> encode_candidate(Buffer values, const TensorEntry& tensor, unsigned threads,
+                                                     bool verify);
+
+}  // namespace unweight::io
