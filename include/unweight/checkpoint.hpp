@@ -145,7 +145,9 @@ struct TensorReport {
 
 struct InspectOptions {
   unsigned threads = 0;
-  bool histograms = true;  ///< decode BF16 tensors for histogram and entropy; without it only headers are read
+  /// Read the values of BF16 tensors for histogram and entropy. Without it only headers and tables are read, and the
+  /// tensors of a plain checkpoint count as stored unchanged.
+  bool histograms = true;
   ProgressCallback progress;
 };
 

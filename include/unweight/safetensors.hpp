@@ -45,7 +45,7 @@ struct TensorEntry {
 
 /// A parsed and validated header.
 struct SafetensorsHeader {
-  std::vector<TensorEntry> tensors;                                ///< ordered by begin, then by name
+  std::vector<TensorEntry> tensors;                                ///< ordered by begin, end, name
   std::vector<std::pair<std::string, std::string>> metadata;       ///< __metadata__, in file order
   std::uint64_t data_begin = 0;                                    ///< 8 + N: file offset of the data area
   std::uint64_t data_bytes = 0;                                    ///< size of the data area

@@ -173,7 +173,7 @@ class ShareRun {
     auto encoded = encode_candidate(std::move(values), entry, threads, plan_.verify);
     if (!encoded) return fail_within("'" + source.path().native() + "'", std::move(encoded).error());
     prepared.encoded = *std::move(encoded);
-    prepared.lease.shrink(prepared.encoded.buffer.size_bytes);
+    prepared.lease.shrink(prepared.encoded.buffer.size_bytes());
     return {};
   }
 

@@ -11,8 +11,8 @@
 namespace unweight::io {
 namespace {
 
-/// Decoded and compared at a time; whole strips of 16 rows, so that none is decoded twice.
-constexpr std::uint64_t kVerifyBytes = std::uint64_t{4} << 20;
+/// Decoded and compared at a time by each thread; whole strips of 16 rows, so that none is decoded twice.
+constexpr std::uint64_t kVerifyBytes = std::uint64_t{1} << 20;
 
 Result<void> check_identical(std::span<const std::byte> blob, std::span<const std::uint16_t> values,
                              const MatrixShape& shape, unsigned threads) {
@@ -20,10 +20,9 @@ Result<void> check_identical(std::span<const std::byte> blob, std::span<const st
   const std::uint64_t rows_at_once =
       std::max<std::uint64_t>(1, kVerifyBytes * threads / (2 * shape.cols * kSliceRows)) * kSliceRows;
   Buffer decoded(std::min(rows, rows_at_once) * shape.cols * 2);
-  const std::span chunk(reinterpret_cast<std::uint16_t*>(decoded.memory.get()), decoded.size_bytes / 2);
   for (std::uint64_t row = 0; row < rows; row += rows_at_once) {
     const std::uint64_t count = std::min(rows_at_once, rows - row);
-    const auto out = chunk.first(count * shape.cols);
+    const auto out = decoded.values().first(count * shape.cols);
     UNWEIGHT_TRY(decode_rows(blob, row, count, out, {.threads = threads, .verify_checksums = false}));
     if (std::memcmp(out.data(), values.data() + row * shape.cols, out.size_bytes()) != 0) {
       return fail(ErrorCode::kNotIdentical, "decoding gives other values than were encoded, in rows " +
@@ -54,8 +53,8 @@ Result<EncodedTensor> encode_candidate(Buffer values, const TensorEntry& tensor,
   UNWEIGHT_ASSIGN(encoded.size_bytes,
                   encode_into(values.values(), shape, encoded.buffer.bytes(), {.threads = threads}));
   UNWEIGHT_ASSIGN(const BlobInfo info, inspect(encoded.stored()));
-  if (info.layout == BlobLayout::kRaw || encoded.size_bytes >= values.size_bytes) {
-    encoded.size_bytes = values.size_bytes;
+  if (info.layout == BlobLayout::kRaw || encoded.size_bytes >= values.size_bytes()) {
+    encoded.size_bytes = values.size_bytes();
     encoded.buffer = std::move(values);
     return encoded;
   }

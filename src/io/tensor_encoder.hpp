@@ -5,29 +5,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <io/buffer.hpp>
 #include <io/file.hpp>
-#include <memory>
 #include <span>
 #include <unweight/blob.hpp>
 #include <unweight/result.hpp>
 #include <unweight/safetensors.hpp>
 
 namespace unweight::io {
-
-/// Memory that is not cleared first.
-struct Buffer {
-  std::unique_ptr<std::byte[]> memory;
-  std::size_t size_bytes = 0;
-
-  Buffer() = default;
-  explicit Buffer(std::uint64_t size) : memory(std::make_unique_for_overwrite<std::byte[]>(size)), size_bytes(size) {}
-  [[nodiscard]] std::span<std::byte> bytes() noexcept { return {memory.get(), size_bytes}; }
-  [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {memory.get(), size_bytes}; }
-  /// The memory as bfloat16 values.
-  [[nodiscard]] std::span<const std::uint16_t> values() const noexcept {
-    return {reinterpret_cast<const std::uint16_t*>(memory.get()), size_bytes / 2};
-  }
-};
 
 /// Memory that encode_candidate() needs at most, the source's values included.
 [[nodiscard]] std::uint64_t encode_memory_bytes(const TensorEntry& tensor) noexcept;

@@ -53,6 +53,11 @@ void WorkControl::tick() {
   report_if_due(lock);
 }
 
+std::uint64_t WorkControl::resumed_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return progress_.bytes_resumed;
+}
+
 void WorkControl::report_end() {
   std::unique_lock lock(mutex_);
   report(lock);

@@ -29,6 +29,7 @@ class WorkControl {
   void set_current(const std::string& name);
   /// Lets the callback run when it is due, so that long steps without countable bytes can be cancelled too.
   void tick();
+  [[nodiscard]] std::uint64_t resumed_bytes() const;
   /// The last report, with everything done.
   void report_end();
 

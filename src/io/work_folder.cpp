@@ -119,10 +119,11 @@ Result<void> WorkFolder::publish() const {
   return remove();
 }
 
-bool WorkFolder::was_published() const {
+bool WorkFolder::was_published(const std::filesystem::path& output) {
+  const WorkFolder work(output, partial_path(output));
   std::error_code error;
-  return entry_exists(output_) && !entry_exists(result()) &&
-         (entry_exists(lock_path()) || std::filesystem::is_empty(root_, error));
+  return entry_exists(output) && !entry_exists(work.result()) &&
+         (entry_exists(work.lock_path()) || std::filesystem::is_empty(work.root_, error));
 }
 
 Result<void> WorkFolder::remove() const {

@@ -53,8 +53,8 @@ class WorkFolder {
 
   /// Renames result() to the output and removes the rest. result() must have been made durable.
   [[nodiscard]] Result<void> publish() const;
-  /// Whether an earlier call of publish() was cut off between its two steps.
-  [[nodiscard]] bool was_published() const;
+  /// Whether a call of publish() for `output` was cut off between its two steps.
+  [[nodiscard]] static bool was_published(const std::filesystem::path& output);
   /// Removes everything, the lock files last.
   [[nodiscard]] Result<void> remove() const;
 
