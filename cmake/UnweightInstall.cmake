@@ -9,6 +9,11 @@ install(TARGETS unweight EXPORT unweightTargets
   RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR}
   INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 if(TARGET unweight_cli)
+  if(BUILD_SHARED_LIBS)
+    # The tool finds its library wherever the two are moved together.
+    file(RELATIVE_PATH bin_to_lib ${CMAKE_INSTALL_FULL_BINDIR} ${CMAKE_INSTALL_FULL_LIBDIR})
+    set_target_properties(unweight_cli PROPERTIES INSTALL_RPATH "$ORIGIN/${bin_to_lib}")
+  endif()
   install(TARGETS unweight_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/unweight DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
@@ -31,5 +36,9 @@ else()
   set(UNWEIGHT_PC_REQUIRES_FIELD "Requires")
   set(UNWEIGHT_PC_LIBS "-L\${libdir} -lunweight -pthread -lstdc++")
 endif()
+# Relative to the .pc file, so that `cmake --install --prefix` and a moved folder work.
+file(RELATIVE_PATH UNWEIGHT_PC_TO_PREFIX ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
+file(RELATIVE_PATH UNWEIGHT_PC_TO_LIB ${CMAKE_INSTALL_PREFIX} ${CMAKE_INSTALL_FULL_LIBDIR})
+file(RELATIVE_PATH UNWEIGHT_PC_TO_INCLUDE ${CMAKE_INSTALL_PREFIX} ${CMAKE_INSTALL_FULL_INCLUDEDIR})
 configure_file(${PROJECT_SOURCE_DIR}/cmake/unweight.pc.in ${PROJECT_BINARY_DIR}/unweight.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/unweight.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
