@@ -195,10 +195,10 @@ class Assembly {
     UNWEIGHT_TRY(out.sync());
 
     UNWEIGHT_ASSIGN(const File source, File::open(plan_.source.full_path(file.path)));
-    UNWEIGHT_ASSIGN(const std::string head, read_safetensors_head(source));
+    UNWEIGHT_ASSIGN(const SafetensorsHead head, SafetensorsHead::read(source));
     UNWEIGHT_ASSIGN(const std::filesystem::path target, work_.place(kept_header_path(file.path)));
     const auto number = static_cast<std::size_t>(&file - plan_.files.data());
-    return write_text_atomically(target, work_.path(fmt::format("header-{}.tmp", number)), head);
+    return write_text_atomically(target, work_.path(fmt::format("header-{}.tmp", number)), head.bytes());
   }
 
   // ---- documents

@@ -42,8 +42,9 @@ class Opener {
   /// Source header and stored tensors; aliases stay open.
   Result<void> read_headers(BundleFile& file) {
     const std::filesystem::path head_path = bundle_.full_path(kept_header_path(file.manifest.path));
-    UNWEIGHT_ASSIGN(const std::string head, read_text(head_path, 8 + kMaxSafetensorsHeaderBytes));
-    auto header = parse_safetensors_head(head, file.manifest.size_bytes);
+    UNWEIGHT_ASSIGN(const File head_file, File::open(head_path));
+    UNWEIGHT_ASSIGN(SafetensorsHead head, SafetensorsHead::read(head_file));
+    auto header = std::move(head).parse(file.manifest.size_bytes);
     if (!header) return fail_within("'" + head_path.native() + "'", std::move(header).error());
     file.header = *std::move(header);
     file.tensors.resize(file.header.tensors.size());

@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
-#include <cstring>
 #include <io/byte_pipe.hpp>
-#include <io/file.hpp>
 #include <io/try.hpp>
 #include <system_error>
 #include <utility>
@@ -55,17 +52,6 @@ Result<void> BytePipe::give(Buffer buffer, std::size_t size_bytes) {
   if (error_) return tl::unexpected(*error_);
   full_.push_back(std::move(piece));
   changed_.notify_all();
-  return {};
-}
-
-Result<void> BytePipe::give_copy(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const std::size_t count = std::min(bytes.size(), kStreamBytes);
-    UNWEIGHT_ASSIGN(Buffer buffer, take(count));
-    std::memcpy(buffer.bytes().data(), bytes.data(), count);
-    UNWEIGHT_TRY(give(std::move(buffer), count));
-    bytes = bytes.subspan(count);
-  }
   return {};
 }
 

@@ -33,8 +33,6 @@ class BytePipe {
   [[nodiscard]] Result<Buffer> take(std::size_t size_bytes);
   /// Sends the first `size_bytes` of a buffer. Fails with the consumer's error.
   [[nodiscard]] Result<void> give(Buffer buffer, std::size_t size_bytes);
-  /// Copies `bytes` into the stream.
-  [[nodiscard]] Result<void> give_copy(std::span<const std::byte> bytes);
   /// Waits until everything has been consumed.
   [[nodiscard]] Result<void> close();
 

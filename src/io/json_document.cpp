@@ -19,11 +19,17 @@ Result<Value> typed_member(simdjson::dom::object object, std::string_view name, 
 
 }  // namespace
 
-Result<JsonDocument> JsonDocument::parse(std::string_view text) {
+Result<JsonDocument> JsonDocument::parse(std::string_view text) { return parse(text, false); }
+
+Result<JsonDocument> JsonDocument::parse_padded(std::string_view text) { return parse(text, true); }
+
+Result<JsonDocument> JsonDocument::parse(std::string_view text, bool padded) {
   JsonDocument document;
-  document.parser_ = std::make_unique<simdjson::dom::parser>();
-  // The parser makes a padded copy of the text for the time of the call.
-  const auto error = document.parser_->parse(text.data(), text.size(), true).get(document.root_);
+  document.document_ = std::make_unique<simdjson::dom::document>();
+  // The parser's own tables are as large as the document: they go away here, and the document stays.
+  simdjson::dom::parser parser;
+  const auto error =
+      parser.parse_into_document(*document.document_, text.data(), text.size(), !padded).get(document.root_);
   if (error == simdjson::MEMALLOC) return fail(ErrorCode::kOutOfMemory, "out of memory while parsing JSON");
   if (error != simdjson::SUCCESS) {
     return fail(ErrorCode::kBadJson, std::string("not valid JSON: ") + simdjson::error_message(error));

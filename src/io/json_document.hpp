@@ -4,6 +4,7 @@
 // it brings simdjson.h along.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <simdjson.h>
@@ -13,16 +14,22 @@
 
 namespace unweight::io {
 
+inline constexpr std::size_t kJsonPaddingBytes = simdjson::SIMDJSON_PADDING;
+
 /// A parsed document: its elements live as long as it does, the text need not. Members that occur twice stay visible.
 class JsonDocument {
  public:
   /// Strict RFC 8259: UTF-8 checked, no NaN, no trailing text, at most 1024 levels. Errors: kBadJson.
   [[nodiscard]] static Result<JsonDocument> parse(std::string_view text);
+  /// The same without a copy of the text: kJsonPaddingBytes readable bytes follow it.
+  [[nodiscard]] static Result<JsonDocument> parse_padded(std::string_view text);
 
   [[nodiscard]] simdjson::dom::element root() const noexcept { return root_; }
 
  private:
-  std::unique_ptr<simdjson::dom::parser> parser_;
+  [[nodiscard]] static Result<JsonDocument> parse(std::string_view text, bool padded);
+
+  std::unique_ptr<simdjson::dom::document> document_;
   simdjson::dom::element root_;
 };
 

@@ -95,9 +95,9 @@ Result<void> check_weight_index(const Plan& plan, const std::string& path) {
 
 Result<void> read_header_of(Plan& plan, PlannedFile& file, Sha256& fingerprint) {
   UNWEIGHT_ASSIGN(const File source, File::open(plan.source.full_path(file.path)));
-  UNWEIGHT_ASSIGN(const std::string head, read_safetensors_head(source));
-  fingerprint.update(bytes_of(head));
-  auto header = parse_safetensors_head(head, file.size_bytes);
+  UNWEIGHT_ASSIGN(SafetensorsHead head, SafetensorsHead::read(source));
+  fingerprint.update(bytes_of(head.bytes()));
+  auto header = std::move(head).parse(file.size_bytes);
   if (!header) return fail_within("'" + source.path().native() + "'", std::move(header).error());
   file.header = *std::move(header);
   file.restore = Restore::kSafetensors;

@@ -169,6 +169,62 @@ Result<void> check_tiling(const std::vector<TensorEntry>& tensors, std::uint64_t
   return {};
 }
 
+/// Members of the root object into entries, each checked on its own. `padded_owner`, if given, holds `json` with the
+/// padding that the parser needs, and is freed once the document is built: at the limit, text, document and entries
+/// would be half a gigabyte together.
+Result<void> read_members(std::string_view json, std::string* padded_owner, SafetensorsHeader& header) {
+  auto document = padded_owner != nullptr ? io::JsonDocument::parse_padded(json) : io::JsonDocument::parse(json);
+  if (padded_owner != nullptr) *padded_owner = std::string();
+  if (!document) {
+    Error error = std::move(document).error();
+    if (error.code == ErrorCode::kBadJson) error.code = ErrorCode::kBadSafetensors;
+    return io::fail_within("header", std::move(error));
+  }
+  simdjson::dom::object object;
+  if (document->root().get(object) != simdjson::SUCCESS) return bad("the header is not a JSON object");
+  header.tensors.reserve(object.size());
+  bool has_metadata = false;
+  for (const auto member : object) {
+    if (member.key == "__metadata__") {
+      if (has_metadata) return bad("__metadata__ occurs twice");
+      has_metadata = true;
+      UNWEIGHT_ASSIGN(header.metadata, parse_metadata(member.value));
+    } else {
+      UNWEIGHT_ASSIGN(TensorEntry entry, parse_entry(member.key, member.value));
+      UNWEIGHT_TRY(check_entry(entry, header.data_bytes));
+      header.tensors.push_back(std::move(entry));
+    }
+  }
+  return {};
+}
+
+Result<SafetensorsHeader> parse_header(std::string_view json, std::uint64_t file_bytes, std::string* padded_owner) {
+  if (json.size() > kMaxSafetensorsHeaderBytes) {
+    return bad("the header has " + std::to_string(json.size()) + " bytes, more than the limit of " +
+               std::to_string(kMaxSafetensorsHeaderBytes));
+  }
+  if (json.empty() || json.front() != '{') return bad("the header does not begin with '{'");
+  SafetensorsHeader header;
+  header.data_begin = 8 + json.size();
+  if (file_bytes < header.data_begin) {
+    return bad("the file has " + std::to_string(file_bytes) + " bytes, its header alone " +
+               std::to_string(header.data_begin));
+  }
+  header.data_bytes = file_bytes - header.data_begin;
+  UNWEIGHT_TRY(read_members(json, padded_owner, header));
+
+  std::unordered_set<std::string_view> names;
+  names.reserve(header.tensors.size());
+  for (const TensorEntry& entry : header.tensors) {
+    if (!names.insert(entry.name).second) return bad(named(entry.name) + " occurs twice");
+  }
+  std::sort(header.tensors.begin(), header.tensors.end(), [](const TensorEntry& a, const TensorEntry& b) {
+    return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+  });
+  UNWEIGHT_TRY(check_tiling(header.tensors, header.data_bytes));
+  return header;
+}
+
 }  // namespace
 
 unsigned dtype_bits(Dtype dtype) noexcept { return traits_of(dtype).bits; }
@@ -176,52 +232,7 @@ unsigned dtype_bits(Dtype dtype) noexcept { return traits_of(dtype).bits; }
 std::string_view dtype_name(Dtype dtype) noexcept { return traits_of(dtype).name; }
 
 Result<SafetensorsHeader> parse_safetensors_header(std::string_view json, std::uint64_t file_bytes) {
-  return io::guarded([&]() -> Result<SafetensorsHeader> {
-    if (json.size() > kMaxSafetensorsHeaderBytes) {
-      return bad("the header has " + std::to_string(json.size()) + " bytes, more than the limit of " +
-                 std::to_string(kMaxSafetensorsHeaderBytes));
-    }
-    if (json.empty() || json.front() != '{') return bad("the header does not begin with '{'");
-    SafetensorsHeader header;
-    header.data_begin = 8 + json.size();
-    if (file_bytes < header.data_begin) {
-      return bad("the file has " + std::to_string(file_bytes) + " bytes, its header alone " +
-                 std::to_string(header.data_begin));
-    }
-    header.data_bytes = file_bytes - header.data_begin;
-    {
-      auto document = io::JsonDocument::parse(json);
-      if (!document) {
-        Error error = std::move(document).error();
-        if (error.code == ErrorCode::kBadJson) error.code = ErrorCode::kBadSafetensors;
-        return io::fail_within("header", std::move(error));
-      }
-      simdjson::dom::object object;
-      if (document->root().get(object) != simdjson::SUCCESS) return bad("the header is not a JSON object");
-      bool has_metadata = false;
-      for (const auto member : object) {
-        if (member.key == "__metadata__") {
-          if (has_metadata) return bad("__metadata__ occurs twice");
-          has_metadata = true;
-          UNWEIGHT_ASSIGN(header.metadata, parse_metadata(member.value));
-        } else {
-          UNWEIGHT_ASSIGN(TensorEntry entry, parse_entry(member.key, member.value));
-          UNWEIGHT_TRY(check_entry(entry, header.data_bytes));
-          header.tensors.push_back(std::move(entry));
-        }
-      }
-    }
-    std::unordered_set<std::string_view> names;
-    names.reserve(header.tensors.size());
-    for (const TensorEntry& entry : header.tensors) {
-      if (!names.insert(entry.name).second) return bad(named(entry.name) + " occurs twice");
-    }
-    std::sort(header.tensors.begin(), header.tensors.end(), [](const TensorEntry& a, const TensorEntry& b) {
-      return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
-    });
-    UNWEIGHT_TRY(check_tiling(header.tensors, header.data_bytes));
-    return header;
-  });
+  return io::guarded([&] { return parse_header(json, file_bytes, nullptr); });
 }
 
 std::string make_safetensors_header(std::span<const TensorEntry> tensors,
@@ -268,40 +279,34 @@ void append_tensor_json(std::string& out, const TensorEntry& entry) {
   out += "]}";
 }
 
-Result<std::string> read_safetensors_head(const File& file) {
+Result<SafetensorsHead> SafetensorsHead::read(const File& file) {
   UNWEIGHT_ASSIGN(const std::uint64_t file_bytes, file.size_bytes());
   std::uint64_t json_bytes = 0;
   if (file_bytes < sizeof json_bytes) {
     return bad("'" + file.path().native() + "': " + std::to_string(file_bytes) + " bytes are no safetensors file");
   }
   UNWEIGHT_TRY(file.read(0, std::as_writable_bytes(std::span(&json_bytes, 1))));
-  // Before anything of that size is allocated.
   if (json_bytes > kMaxSafetensorsHeaderBytes || json_bytes > file_bytes - 8) {
     return bad("'" + file.path().native() + "': a header of " + std::to_string(json_bytes) + " bytes is " +
                (json_bytes > kMaxSafetensorsHeaderBytes
                     ? "over the limit of " + std::to_string(kMaxSafetensorsHeaderBytes)
                     : "longer than the file of " + std::to_string(file_bytes) + " bytes"));
   }
-  std::string head(8 + json_bytes, '\0');
-  UNWEIGHT_TRY(file.read(0, std::as_writable_bytes(std::span(head))));
+  SafetensorsHead head;
+  head.size_ = 8 + json_bytes;
+  head.padded_.resize(head.size_ + kJsonPaddingBytes);
+  UNWEIGHT_TRY(file.read(0, std::as_writable_bytes(std::span(head.padded_)).first(head.size_)));
   return head;
 }
 
-Result<SafetensorsHeader> parse_safetensors_head(std::string_view head, std::uint64_t file_bytes) {
-  std::uint64_t json_bytes = 0;
-  if (head.size() < 8) return bad("a header of " + std::to_string(head.size()) + " bytes is cut short");
-  std::memcpy(&json_bytes, head.data(), 8);
-  if (json_bytes != head.size() - 8) {
-    return bad("the header announces " + std::to_string(json_bytes) + " bytes, but " + std::to_string(head.size() - 8) +
-               " are there");
-  }
-  return parse_safetensors_header(head.substr(8), file_bytes);
+Result<SafetensorsHeader> SafetensorsHead::parse(std::uint64_t file_bytes) && {
+  return parse_header(bytes().substr(8), file_bytes, &padded_);
 }
 
 Result<SafetensorsHeader> read_safetensors_header(const File& file) {
   UNWEIGHT_ASSIGN(const std::uint64_t file_bytes, file.size_bytes());
-  UNWEIGHT_ASSIGN(const std::string head, read_safetensors_head(file));
-  auto header = parse_safetensors_head(head, file_bytes);
+  UNWEIGHT_ASSIGN(SafetensorsHead head, SafetensorsHead::read(file));
+  auto header = std::move(head).parse(file_bytes);
   if (!header) return fail_within("'" + file.path().native() + "'", std::move(header).error());
   return header;
 }

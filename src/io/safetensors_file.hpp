@@ -3,6 +3,8 @@
 // Safetensors headers as they lie in files. The parser itself is public: unweight/safetensors.hpp.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <io/file.hpp>
 #include <string>
 #include <string_view>
@@ -11,11 +13,20 @@
 
 namespace unweight::io {
 
-/// The first 8 + N bytes of a file, with N checked against the limit and the file before anything is allocated.
-[[nodiscard]] Result<std::string> read_safetensors_head(const File& file);
+/// The first 8 + N bytes of a file, in memory that the JSON parser can work on without another copy.
+class SafetensorsHead {
+ public:
+  /// Checks N against the limit and the file before anything is allocated. Errors name the file.
+  [[nodiscard]] static Result<SafetensorsHead> read(const File& file);
 
-/// Parses those bytes for a file of `file_bytes` bytes.
-[[nodiscard]] Result<SafetensorsHeader> parse_safetensors_head(std::string_view head, std::uint64_t file_bytes);
+  [[nodiscard]] std::string_view bytes() const noexcept { return {padded_.data(), size_}; }
+  /// Parses the header, for a file of `file_bytes` bytes. Frees the bytes on the way.
+  [[nodiscard]] Result<SafetensorsHeader> parse(std::uint64_t file_bytes) &&;
+
+ private:
+  std::string padded_;
+  std::size_t size_ = 0;
+};
 
 /// Both in one; errors name the file.
 [[nodiscard]] Result<SafetensorsHeader> read_safetensors_header(const File& file);
