@@ -171,14 +171,20 @@ Result<InspectReport> inspect_checkpoint(const std::filesystem::path& path, cons
 /// stays untouched then.
 Result<Buffer> read_blob(const File& file, const LocatedTensor& located, bool whole) {
   Buffer buffer(located.size_bytes);
-  std::size_t wanted = located.size_bytes;
-  if (!whole) {
-    const std::size_t header_bytes = std::min<std::size_t>(format::kHeaderBytes, located.size_bytes);
-    UNWEIGHT_TRY(file.read(located.offset, buffer.bytes().first(header_bytes)));
-    UNWEIGHT_ASSIGN(const format::Header header, format::read_header(buffer.bytes().first(header_bytes)));
-    wanted = std::max<std::uint64_t>(header_bytes, std::min<std::uint64_t>(header.tiles_offset, wanted));
+  const auto read = [&](std::uint64_t begin, std::uint64_t end) {
+    begin = std::min(begin, located.size_bytes);
+    end = std::clamp(end, begin, located.size_bytes);
+    return file.read(located.offset + begin, buffer.bytes().subspan(begin, end - begin));
+  };
+  if (whole) {
+    UNWEIGHT_TRY(read(0, located.size_bytes));
+    return buffer;
   }
-  UNWEIGHT_TRY(file.read(located.offset, buffer.bytes().first(wanted)));
+  UNWEIGHT_TRY(read(0, format::kHeaderBytes));
+  const auto header = format::read_header(
+      std::as_const(buffer).bytes().first(std::min<std::uint64_t>(format::kHeaderBytes, located.size_bytes)));
+  // A damaged header may name any range here; inspect() refuses it afterwards.
+  if (header) UNWEIGHT_TRY(read(header->segment_starts_offset, header->exceptions_offset));
   return buffer;
 }
 
