@@ -16,9 +16,7 @@ using namespace io;
 
 constexpr std::uint32_t kMaxShards = 65536;
 
-std::filesystem::path share_lock_path(const WorkFolder& work, std::uint32_t share) {
-  return work.path(fmt::format("share-{}.lock", share));
-}
+std::string share_lock_name(std::uint32_t share) { return fmt::format("share-{}.lock", share); }
 
 /// Completes `plan` with the duplicates: those that the work folder knows, or newly found ones that it then remembers.
 Result<void> settle_plan(Plan& plan, const WorkFolder& work, WorkControl& control) {
@@ -112,9 +110,8 @@ Result<CompressReport> compress(const std::filesystem::path& source, const std::
   UNWEIGHT_ASSIGN(Plan plan, scan_source(source, options.shard_count, options.verify));
   control.set_totals(plan.source.total_bytes(), 0);
 
-  UNWEIGHT_ASSIGN(const WorkFolder work, WorkFolder::open(output));
-  UNWEIGHT_ASSIGN(const FileLock lock, FileLock::try_acquire(share_lock_path(work, options.shard_index)));
-  UNWEIGHT_TRY(check_absent(output));
+  UNWEIGHT_ASSIGN(const EnteredWorkFolder entered, enter_work_folder(output, share_lock_name(options.shard_index)));
+  const WorkFolder& work = entered.folder;
   UNWEIGHT_TRY(settle_plan(plan, work, control));
 
   CompressReport report = begin_report(plan);
@@ -151,7 +148,7 @@ Result<CompressReport> finish(const std::filesystem::path& source, const std::fi
   UNWEIGHT_ASSIGN(Plan plan, scan_source(source, begun->shard_count, begun->verify));
   std::deque<FileLock> locks;
   for (std::uint32_t share = 0; share < plan.shard_count; ++share) {
-    UNWEIGHT_ASSIGN(locks.emplace_back(), FileLock::try_acquire(share_lock_path(work, share)));
+    UNWEIGHT_ASSIGN(locks.emplace_back(), FileLock::try_acquire(work.path(share_lock_name(share))));
   }
   UNWEIGHT_TRY(check_absent(output));
   UNWEIGHT_TRY(settle_plan(plan, work, control));

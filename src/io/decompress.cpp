@@ -117,9 +117,8 @@ Result<DecompressReport> decompress(const std::filesystem::path& path, const std
   UNWEIGHT_ASSIGN(plan.fingerprint, sha256_of(bytes_of(manifest)));
 
   WorkControl control(options.progress);
-  UNWEIGHT_ASSIGN(const WorkFolder work, WorkFolder::open(output));
-  UNWEIGHT_ASSIGN(const FileLock lock, FileLock::try_acquire(work.lock_path()));
-  UNWEIGHT_TRY(check_absent(output));
+  UNWEIGHT_ASSIGN(const EnteredWorkFolder entered, enter_work_folder(output, "restore.lock"));
+  const WorkFolder& work = entered.folder;
   UNWEIGHT_ASSIGN(const std::optional<PlanFile> begun, load_plan_file(work));
   if (begun) {
     UNWEIGHT_TRY(check_same_plan(work, *begun, plan));

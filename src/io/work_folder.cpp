@@ -90,6 +90,8 @@ Result<WorkFolder> WorkFolder::open(const std::filesystem::path& output) {
     }
   }
   UNWEIGHT_TRY(make_folder(folder.root_));
+  // The mark comes before anything else, so that a run that ends right here can be continued too.
+  UNWEIGHT_TRY(File::open_or_create(folder.lock_path()));
   return folder;
 }
 
@@ -142,6 +144,18 @@ Result<void> WorkFolder::remove() const {
   for (const auto& lock : locks) UNWEIGHT_TRY(remove_file(lock));
   UNWEIGHT_TRY(remove_file(lock_path()));
   return remove_folder(root_);
+}
+
+Result<EnteredWorkFolder> enter_work_folder(const std::filesystem::path& output, std::string_view lock_name) {
+  auto folder = WorkFolder::open(output);
+  auto lock = folder ? FileLock::try_acquire(folder->path(lock_name)) : tl::unexpected(folder.error());
+  if (auto absent = check_absent(output); !absent) {
+    // Another process has just finished. What we made in its work folder, or in its place, is to go too.
+    if (folder && WorkFolder::was_published(output)) UNWEIGHT_TRY(folder->remove());
+    return tl::unexpected(std::move(absent).error());
+  }
+  if (!lock) return tl::unexpected(std::move(lock).error());
+  return EnteredWorkFolder{*std::move(folder), *std::move(lock)};
 }
 
 Result<void> sync_tree_folders(const std::filesystem::path& root) {

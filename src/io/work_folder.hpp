@@ -44,7 +44,7 @@ class WorkFolder {
   [[nodiscard]] const std::filesystem::path& root() const noexcept { return root_; }
   [[nodiscard]] std::filesystem::path path(std::string_view name) const { return root_ / name; }
   [[nodiscard]] std::filesystem::path result() const { return root_ / "result"; }
-  [[nodiscard]] std::filesystem::path lock_path() const { return root_ / "work.lock"; }
+  [[nodiscard]] std::filesystem::path lock_path() const { return root_ / kMark; }
 
   /// Makes the folders above result()/relative and returns that path.
   [[nodiscard]] Result<std::filesystem::path> place(std::string_view relative) const;
@@ -59,12 +59,25 @@ class WorkFolder {
   [[nodiscard]] Result<void> remove() const;
 
  private:
+  static constexpr std::string_view kMark = "work.lock";
+
   WorkFolder(std::filesystem::path output, std::filesystem::path root)
       : output_(std::move(output)), root_(std::move(root)) {}
 
   std::filesystem::path output_;
   std::filesystem::path root_;
 };
+
+/// A work folder in which this process has the lock `lock_name`.
+struct EnteredWorkFolder {
+  WorkFolder folder;
+  FileLock lock;
+};
+
+/// Opens the work folder of `output` and takes a lock in it. kBusy when another process has that; kExists when `output`
+/// appears meanwhile.
+[[nodiscard]] Result<EnteredWorkFolder> enter_work_folder(const std::filesystem::path& output,
+                                                          std::string_view lock_name);
 
 /// Makes every folder of a tree durable; its files have been synced one by one.
 [[nodiscard]] Result<void> sync_tree_folders(const std::filesystem::path& root);
