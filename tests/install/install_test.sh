@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Installs a build into an empty prefix and uses it as a stranger would: find_package from C++ and from C, pkg-config,
-# the command line tool. usage: install_test.sh SOURCE_DIR BUILD_DIR CXX_COMPILER C_COMPILER
+# Installs a build into an empty prefix and uses it as a stranger would: find_package from examples/, pkg-config, the
+# command line tool. usage: install_test.sh SOURCE_DIR BUILD_DIR CXX_COMPILER C_COMPILER
 set -euo pipefail
 source_dir=$1 build_dir=$2 cxx=$3 cc=$4
 
@@ -24,10 +24,12 @@ fi
 cmake -S "$source_dir/examples" -B "$work/examples" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Release \
   -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_C_COMPILER="$cc" -DCMAKE_C_FLAGS=-Werror -DCMAKE_CXX_FLAGS=-Werror
 cmake --build "$work/examples"
-"$work/examples/roundtrip" | tee "$work/cpp.txt"
-"$work/examples/roundtrip_c" | tee "$work/c.txt"
-grep -qx identical "$work/cpp.txt"
-grep -qx identical "$work/c.txt"
+programs=$(find "$work/examples" -maxdepth 1 -type f -name 'roundtrip*' -perm -u+x)
+[[ -n $programs ]]
+while read -r program; do
+  echo "$(basename "$program"): $("$program" | tail -n 1)"
+  "$program" | grep -qx identical
+done <<<"$programs"
 
 if command -v pkg-config >/dev/null; then
   PKG_CONFIG_PATH=$(dirname "$(find "$prefix" -name unweight.pc)")
