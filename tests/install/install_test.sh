@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Installs a build into an empty prefix and uses it as a stranger would: find_package from examples/, pkg-config, the
-# command line tool. usage: install_test.sh SOURCE_DIR BUILD_DIR CXX_COMPILER C_COMPILER
+# command line tool. usage: install_test.sh SOURCE_DIR BUILD_DIR CXX_COMPILER C_COMPILER GENERATOR
 set -euo pipefail
-source_dir=$1 build_dir=$2 cxx=$3 cc=$4
+source_dir=$1 build_dir=$2 cxx=$3 cc=$4 generator=$5
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -21,7 +21,8 @@ if grep -rlF -e "$source_dir" -e "$build_dir" "$prefix"/lib*/cmake "$prefix"/lib
   exit 1
 fi
 
-cmake -S "$source_dir/examples" -B "$work/examples" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Release \
+cmake -G "$generator" -S "$source_dir/examples" -B "$work/examples" \
+  -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Release \
   -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_C_COMPILER="$cc" -DCMAKE_C_FLAGS=-Werror -DCMAKE_CXX_FLAGS=-Werror
 cmake --build "$work/examples"
 programs=$(find "$work/examples" -maxdepth 1 -type f -name 'roundtrip*' -perm -u+x)
