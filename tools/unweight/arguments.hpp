@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The command line: what each command takes, its help, and the rules between options.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <output.hpp>
+#include <string>
+#include <unweight/result.hpp>
+#include <variant>
+
+namespace unweight::cli {
+
+struct CommonArguments {
+  OutputMode mode = OutputMode::kNormal;
+  unsigned threads = 0;
+};
+
+struct CompressArguments : CommonArguments {
+  std::filesystem::path source;
+  std::filesystem::path out;
+  bool verify = true;
+  std::uint32_t shard_index = 0;
+  std::uint32_t shard_count = 1;
+};
+
+struct FinishArguments : CommonArguments {
+  std::filesystem::path source;
+  std::filesystem::path out;
+};
+
+struct DecompressArguments : CommonArguments {
+  std::filesystem::path bundle;
+  std::filesystem::path out;
+};
+
+struct VerifyArguments : CommonArguments {
+  std::filesystem::path bundle;
+  std::filesystem::path against;
+};
+
+struct InspectArguments : CommonArguments {
+  std::filesystem::path path;
+  std::filesystem::path report;
+  bool histograms = true;
+};
+
+struct SynthArguments : CommonArguments {
+  std::string model;
+  std::uint64_t seed = 1;
+  std::filesystem::path out;
+  bool list = false;
+};
+
+/// Text that was asked for: help or the version.
+struct PrintText {
+  std::string text;
+};
+
+using Command = std::variant<PrintText, CompressArguments, FinishArguments, DecompressArguments, VerifyArguments,
+                             InspectArguments, SynthArguments>;
+
+/// Parses the command line. Errors: kInvalidArgument.
+[[nodiscard]] Result<Command> parse_arguments(int argc, const char* const* argv);
+
+/// The mode of errors that come before the command line is understood: --json anywhere asks for JSON.
+[[nodiscard]] OutputMode requested_mode(int argc, const char* const* argv) noexcept;
+
+}  // namespace unweight::cli

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The prose of --help. Lines of examples begin with "  $ " and are run by the tests.
+#pragma once
+
+namespace unweight::cli {
+
+inline constexpr char kMainDescription[] =
+    "unweight - lossless compression of BF16 model weights\n"
+    "\n"
+    "Makes a Hugging Face style checkpoint about 30% smaller, in a form that GPU kernels\n"
+    "read directly, and restores it byte for byte.";
+
+inline constexpr char kMainFooter[] =
+    R"(Examples:
+  $ unweight compress Llama-3.1-8B Llama-3.1-8B-unweight
+  $ unweight verify Llama-3.1-8B-unweight
+  $ unweight decompress Llama-3.1-8B-unweight restored
+
+'unweight COMMAND --help' describes a command.
+
+Exit codes:
+  0  success
+  1  usage: wrong arguments, or the output exists already
+  2  data: a file is missing, damaged or not what it should be, or the disk is full
+  3  device: no usable GPU
+  130, 143  stopped by SIGINT (Ctrl-C), SIGTERM
+
+Environment:
+  UNWEIGHT_THREADS        default of --threads
+  TERM                    'dumb': no progress line
+  LC_ALL, LC_CTYPE, LANG  with UTF-8, the progress line is drawn with block characters)";
+
+inline constexpr char kCompressDescription[] =
+    "Compress a checkpoint into a bundle.\n"
+    "\n"
+    "SOURCE is a folder with .safetensors files, or one .safetensors file; it is never changed.\n"
+    "OUT is a new folder of the same layout: BF16 tensors become unweight blobs, everything else\n"
+    "is carried over, exact duplicates are stored once. OUT appears when it is complete; until\n"
+    "then the work stands in OUT.partial. After an interruption, whatever its cause, the same\n"
+    "command continues there, and the result is the same.";
+
+inline constexpr char kCompressFooter[] =
+    R"(Examples:
+  $ unweight compress Llama-3.1-8B Llama-3.1-8B-unweight
+  $ unweight compress --json --threads 8 Llama-3.1-8B Llama-3.1-8B-unweight
+
+Several processes or machines that share a file system:
+  $ unweight compress --shard 0/2 Llama-3.1-8B Llama-3.1-8B-unweight
+  $ unweight compress --shard 1/2 Llama-3.1-8B Llama-3.1-8B-unweight
+  $ unweight finish Llama-3.1-8B Llama-3.1-8B-unweight
+  In a Slurm array: --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" with --array=0-(N-1).)";
+
+inline constexpr char kFinishDescription[] =
+    "Join the shares of 'compress --shard i/n'.\n"
+    "\n"
+    "SOURCE and OUT are those of the shares, all of which must be done. The bundle is the same,\n"
+    "byte for byte, as that of one process.";
+
+inline constexpr char kFinishFooter[] =
+    R"(Examples:
+  $ unweight finish Llama-3.1-8B Llama-3.1-8B-unweight)";
+
+inline constexpr char kDecompressDescription[] =
+    "Restore the source of a bundle, byte for byte.\n"
+    "\n"
+    "OUT is a new folder with every file of the source. It appears when all files have the\n"
+    "SHA-256 that they had. An interrupted run is continued by the same command.";
+
+inline constexpr char kDecompressFooter[] =
+    R"(Examples:
+  $ unweight decompress Llama-3.1-8B-unweight Llama-3.1-8B-restored)";
+
+inline constexpr char kVerifyDescription[] =
+    "Check a bundle without writing anything.\n"
+    "\n"
+    "Checks the structure and every checksum, decodes every tensor, and compares the SHA-256 of\n"
+    "every source file, as it would be restored, with the recorded one. With --against, also\n"
+    "with the bytes of SOURCE.";
+
+inline constexpr char kVerifyFooter[] =
+    R"(Examples:
+  $ unweight verify Llama-3.1-8B-unweight
+  $ unweight verify Llama-3.1-8B-unweight --against Llama-3.1-8B)";
+
+inline constexpr char kInspectDescription[] =
+    "Show what a checkpoint or a bundle holds, tensor by tensor.\n"
+    "\n"
+    "PATH is a bundle, a folder with .safetensors files, or one .safetensors file. For what is not\n"
+    "compressed yet, it shows what 'compress' would do.";
+
+inline constexpr char kInspectFooter[] =
+    R"(Columns:
+  stored       blob (compressed), raw (as it was), alias (same as another tensor, not stored)
+  bits/weight  stored bits for each value; 16 is uncompressed BF16
+  entropy      of the exponent, in bits; 8 more (sign and mantissa) is the floor of exponent coding
+  palettes     sets of 8 exponents that the rows choose from
+  exceptions   values whose exponent is outside of their row's palette
+
+Examples:
+  $ unweight inspect Llama-3.1-8B
+  $ unweight inspect Llama-3.1-8B-unweight --report report.html
+  $ unweight inspect --no-histograms --json Llama-3.1-8B-unweight)";
+
+inline constexpr char kSynthDescription[] =
+    "Write a synthetic checkpoint with the shapes of a known model.\n"
+    "\n"
+    "Names, shapes, files, index and config are those of the real checkpoint; the weights are\n"
+    "random (row sigma 0.02 * 2^(0.5 n), n and the weights normal, rounded to BF16), so that\n"
+    "they compress like trained ones but are of no other use. The same seed gives the same bytes\n"
+    "on every machine.";
+
+inline constexpr char kSynthFooter[] =
+    R"(Examples:
+  $ unweight synth --list
+  $ unweight synth --model tiny-llama-test tiny)";
+
+}  // namespace unweight::cli

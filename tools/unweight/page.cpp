@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <inspect_report.hpp>
+#include <iterator>
+#include <page_charts.hpp>
+#include <page_style.hpp>
+#include <text.hpp>
+#include <unweight/version.h>
+
+namespace unweight::cli {
+namespace {
+
+/// Text from files or paths, safe in markup.
+std::string safe(std::string_view text) { return escape_markup(printable(text)); }
+
+std::string page_name(const std::filesystem::path& path) {
+  const std::filesystem::path clean = path.has_filename() ? path : path.parent_path();
+  const std::string name = clean.filename().native();
+  return name.empty() || name == "." ? path.native() : name;
+}
+
+class Page {
+ public:
+  explicit Page(const Inspection& inspection)
+      : arguments_(inspection.arguments), report_(inspection.report), summary_(inspection.summary) {}
+
+  std::string make() && {
+    add_head();
+    add_tiles();
+    add_layers();
+    add_kinds();
+    add_exponents();
+    add_tensors();
+    add("<footer>Made by unweight " UNWEIGHT_VERSION_STRING ".</footer>\n</main>\n");
+    add("<script>//<![CDATA[{}//]]></script>\n</body>\n</html>\n", kPageScript);
+    return std::move(text_);
+  }
+
+ private:
+  template <class... Values>
+  void add(fmt::format_string<Values...> format, Values&&... values) {
+    fmt::format_to(std::back_inserter(text_), format, std::forward<Values>(values)...);
+  }
+
+  void add_head() {
+    const std::string name = safe(page_name(arguments_.path));
+    add("<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\">\n<head>\n<meta "
+        "charset=\"utf-8\"/>\n");
+    add("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n");
+    add("<title>{} - unweight</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n", name, kPageStyle);
+    add("<header><h1>{}</h1>\n<p>{}: {}</p></header>\n", name,
+        report_.is_bundle ? "Compressed bundle"
+                          : "Checkpoint, not compressed yet: sizes are what compression would give",
+        safe(arguments_.path.native()));
+  }
+
+  void add_tile(std::string_view title, std::string_view value, std::string_view note, bool lead = false) {
+    add("<div{}><dt>{}</dt><dd>{}<small>{}</small></dd></div>\n", lead ? " class=\"lead\"" : "", title, value, note);
+  }
+
+  void add_tiles() {
+    const Totals& totals = summary_.totals;
+    add("<dl class=\"tiles\">\n");
+    add_tile(report_.is_bundle ? "Stored size" : "Size when compressed",
+             format_percent(report_.stored_bytes, report_.source_bytes),
+             fmt::format("{} of {}, all files", format_bytes(report_.stored_bytes), format_bytes(report_.source_bytes)),
+             true);
+    add_tile("Bits/weight", fmt::format("{:.3f}", totals.bits_per_weight()), "all tensors, everything counted");
+    if (const auto entropy = entropy_of(totals.exponents)) {
+      add_tile("Exponent entropy", fmt::format("{:.3f}", *entropy),
+               fmt::format("bits; floor of exponent coding {:.3f}", 8 + *entropy));
+      add_tile("8 most frequent exponents", fmt::format("{:.2f}%", 100 * top8_share(totals.exponents)),
+               "of the weights");
+    }
+    add_tile("Weights", format_count(totals.elements), fmt::format("{} tensors", format_count(totals.tensors)));
+    add_tile("Tensors compressed", format_count(totals.blobs),
+             fmt::format("{} raw, {} duplicates", format_count(totals.tensors - totals.blobs - totals.aliases),
+                         format_count(totals.aliases)));
+    add("</dl>\n");
+  }
+
+  void add_layers() {
+    if (summary_.layers < 2) return;
+    const std::string chart = layer_chart(summary_);
+    if (chart.empty()) return;
+    add("<section>\n<h2>Bits per weight by layer</h2>\n<p>One line for each kind of tensor; the number in the legend "
+        "is "
+        "the kind's average.</p>\n{}</section>\n",
+        chart);
+  }
+
+  void add_kinds() {
+    if (summary_.kinds.empty()) return;
+    add("<section>\n<h2>Bits per weight by kind of tensor</h2>\n<p><i class=\"key\"></i>compressed &#160; "
+        "<i class=\"key raw\"></i>raw");
+    if (entropy_of(summary_.totals.exponents)) {
+      add(" &#160; <i class=\"key floor\"></i>floor of exponent coding: 8 bits of sign and mantissa, and the entropy "
+          "of "
+          "the exponent");
+    }
+    add("</p>\n{}</section>\n", kind_chart(summary_));
+  }
+
+  void add_exponents() {
+    if (!entropy_of(summary_.totals.exponents)) return;
+    add("<section>\n<h2>Exponents</h2>\n<p>How often each exponent occurs in the BF16 tensors. "
+        "<i class=\"key\"></i>the 8 most frequent &#160; <i class=\"key raw\"></i>all others</p>\n");
+    add("{}<div class=\"grid-of-charts\">\n", histogram_chart(summary_.totals.exponents, HistogramSize::kLarge));
+    for (const KindSummary& kind : summary_.kinds) {
+      const auto entropy = entropy_of(kind.totals.exponents);
+      if (!entropy) continue;
+      add("<figure><figcaption>{}<small>entropy {:.3f} bits, 8 cover {:.2f}%</small></figcaption>\n{}</figure>\n",
+          safe(kind.kind), *entropy, 100 * top8_share(kind.totals.exponents),
+          histogram_chart(kind.totals.exponents, HistogramSize::kSmall));
+    }
+    add("</div>\n</section>\n");
+  }
+
+  void add_tensors() {
+    add("<section>\n<h2>Tensors</h2>\n<p>Click on a title to sort.</p>\n"
+        "<input id=\"filter\" type=\"search\" placeholder=\"Filter by name\" aria-label=\"Filter by name\"/>\n"
+        "<div class=\"scroll\"><table id=\"tensors\">\n<thead><tr><th>tensor</th><th>shape</th><th>dtype</th>"
+        "<th class=\"n\">size</th><th class=\"n\">bits/weight</th><th class=\"n\">entropy</th>"
+        "<th class=\"n\">palettes</th><th "
+        "class=\"n\">exceptions</th><th>stored</th><th>file</th></tr></thead>\n<tbody>\n");
+    for (const TensorReport& tensor : report_.tensors) add_tensor(tensor);
+    add("</tbody>\n</table></div>\n</section>\n");
+  }
+
+  void add_number(bool present, double value, std::string_view text) {
+    if (present) {
+      add("<td class=\"n\" data-v=\"{}\">{}</td>", value, text);
+    } else {
+      add("<td class=\"n\" data-v=\"-1\">-</td>");
+    }
+  }
+
+  void add_tensor(const TensorReport& tensor) {
+    const bool blob = tensor.stored == StoredAs::kBlob;
+    const bool alias = tensor.stored == StoredAs::kAlias;
+    const bool histogram = tensor.dtype == Dtype::kBF16 && arguments_.histograms;
+    const std::uint64_t elements = element_count(tensor);
+    add("<tr><td class=\"name\">{}</td>", safe(tensor.name));
+    add("<td data-v=\"{}\">{}</td><td>{}</td>", elements, format_shape(tensor.shape), dtype_name(tensor.dtype));
+    add_number(true, static_cast<double>(tensor.source_bytes), format_bytes(tensor.source_bytes));
+    add_number(!alias, tensor.bits_per_weight, fmt::format("{:.3f}", tensor.bits_per_weight));
+    add_number(histogram, tensor.exponent_entropy_bits, fmt::format("{:.3f}", tensor.exponent_entropy_bits));
+    add_number(blob, tensor.palette_count, format_count(tensor.palette_count));
+    add_number(blob, elements == 0 ? 0 : static_cast<double>(tensor.exception_count) / static_cast<double>(elements),
+               format_percent(tensor.exception_count, elements, 2));
+    add("<td>{}</td><td>{}</td></tr>\n",
+        alias ? fmt::format("alias of {}", safe(tensor.alias_of)) : std::string(stored_name(tensor.stored)),
+        safe(tensor.file));
+  }
+
+  const InspectArguments& arguments_;
+  const InspectReport& report_;
+  const TensorSummary& summary_;
+  std::string text_;
+};
+
+}  // namespace
+
+std::string inspection_page(const Inspection& inspection) { return Page(inspection).make(); }
+
+}  // namespace unweight::cli
