@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The quick codec against the reference, bit for bit, on every implementation that this CPU runs.
-#include <gtest/gtest.h>
-
+#include "support/tensors.hpp"
 #include <codec/decode.hpp>
 #include <codec/encode.hpp>
 #include <codec/open.hpp>
 #include <codec/palette.hpp>
 #include <codec/reference.hpp>
-
-#include "support/tensors.hpp"
+#include <gtest/gtest.h>
 
 namespace unweight {
 namespace {
@@ -37,9 +35,9 @@ std::vector<Case> small_cases() {
   for (const Filling filling : test::kAllFillings) {
     cases.push_back({{3, 20, 70}, filling});
     cases.push_back({{2, 16, 64}, filling});
-    cases.push_back({{1, 64, 1024}, filling});   // all 65,536 values once
-    cases.push_back({{1, 300, 320}, filling});   // more than one segment, more than 256 palettes for random bits
-    cases.push_back({{1, 33, 4200}, filling});   // segments that end within a strip
+    cases.push_back({{1, 64, 1024}, filling});  // all 65,536 values once
+    cases.push_back({{1, 300, 320}, filling});  // more than one segment, more than 256 palettes for random bits
+    cases.push_back({{1, 33, 4200}, filling});  // segments that end within a strip
   }
   for (const MatrixShape& empty : {MatrixShape{0, 4, 4}, MatrixShape{1, 0, 4}, MatrixShape{1, 4, 0}}) {
     cases.push_back({empty, Filling::kTrained});
@@ -145,8 +143,8 @@ TEST(Codec, DecodesAnyRangeOfRows) {
       std::vector<std::uint16_t> part(static_cast<std::size_t>(count * c.shape.cols), 0xdead);
       const auto ok = decode_rows(blob, begin, count, part, {.threads = 1 + static_cast<unsigned>(i % 2)});
       ASSERT_TRUE(ok) << describe(c) << ": " << ok.error().message;
-      ASSERT_TRUE(std::equal(part.begin(), part.end(),
-                             values.begin() + static_cast<std::ptrdiff_t>(begin * c.shape.cols)));
+      ASSERT_TRUE(
+          std::equal(part.begin(), part.end(), values.begin() + static_cast<std::ptrdiff_t>(begin * c.shape.cols)));
     }
     std::vector<std::uint16_t> none;
     EXPECT_EQ(decode_rows(blob, rows, 1, none).error().code, ErrorCode::kInvalidArgument);
@@ -167,18 +165,45 @@ TEST(Codec, RefusesWrongArguments) {
   EXPECT_EQ(decode(blob, decoded).error().code, ErrorCode::kShapeMismatch);
 }
 
+codec::Palette best_palette_of(const std::array<std::uint32_t, 256>& histogram) {
+  codec::RowCounts row;
+  row.assign(histogram);
+  return codec::best_palette(row);
+}
+
 TEST(Palettes, PreferCountThenNearnessThenLowness) {
-  codec::ExponentHistogram histogram{};
+  std::array<std::uint32_t, 256> histogram{};
   histogram[120] = 5;
-  EXPECT_EQ(codec::best_palette(histogram), (codec::Palette{116, 117, 118, 119, 120, 121, 122, 123}));
+  EXPECT_EQ(best_palette_of(histogram), (codec::Palette{116, 117, 118, 119, 120, 121, 122, 123}));
   histogram[200] = 1;
-  EXPECT_EQ(codec::best_palette(histogram), (codec::Palette{117, 118, 119, 120, 121, 122, 123, 200}));
+  EXPECT_EQ(best_palette_of(histogram), (codec::Palette{117, 118, 119, 120, 121, 122, 123, 200}));
   histogram = {};
-  EXPECT_EQ(codec::best_palette(histogram), (codec::Palette{0, 1, 2, 3, 4, 5, 6, 7}));
+  EXPECT_EQ(best_palette_of(histogram), (codec::Palette{0, 1, 2, 3, 4, 5, 6, 7}));
   histogram.fill(1);
-  EXPECT_EQ(codec::best_palette(histogram), (codec::Palette{0, 1, 2, 3, 4, 5, 6, 7}));
+  EXPECT_EQ(best_palette_of(histogram), (codec::Palette{0, 1, 2, 3, 4, 5, 6, 7}));
   histogram[255] = 2;
-  EXPECT_EQ(codec::best_palette(histogram), (codec::Palette{248, 249, 250, 251, 252, 253, 254, 255}));
+  EXPECT_EQ(best_palette_of(histogram), (codec::Palette{248, 249, 250, 251, 252, 253, 254, 255}));
+}
+
+TEST(Palettes, EveryImplementationCountsAlike) {
+  for (const Filling filling : test::kAllFillings) {
+    for (const std::size_t count : {0U, 1U, 31U, 63U, 64U, 65U, 4096U, 8160U, 8161U, 20000U}) {
+      const auto values = make_tensor({1, 1, count}, filling, count);
+      std::array<std::uint32_t, 256> histogram{};
+      for (const std::uint16_t value : values) ++histogram[value >> 7 & 255];
+      codec::RowCounts expected;
+      expected.assign(histogram);
+      for (const codec::TileKernels* kernels : codec::available_tile_kernels()) {
+        codec::RowCounts row;
+        kernels->count_exponents(values.data(), count, row);
+        ASSERT_EQ(row.size, expected.size) << kernels->name << " " << test::name_of(filling) << " " << count;
+        for (std::uint32_t i = 0; i < row.size; ++i) {
+          ASSERT_EQ(row.exponent[i], expected.exponent[i]);
+          ASSERT_EQ(row.count[i], expected.count[i]);
+        }
+      }
+    }
+  }
 }
 
 TEST(Palettes, ExceptionBaseCoversMost) {

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The arithmetic of the format: it is shared by every implementation, so it is checked against its definition.
-#include <gtest/gtest.h>
-
 #include <array>
 #include <format/bf16.hpp>
 #include <format/layout.hpp>
+#include <gtest/gtest.h>
 
 namespace unweight::format {
 namespace {

@@ -5,22 +5,23 @@
 #pragma once
 
 #define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <xxhash.h>
 
 namespace unweight::codec {
 
+// The functions are static: this header is compiled for several instruction sets, and the linker must not merge them.
+
 inline constexpr std::uint64_t kPayloadChunkBytes = std::uint64_t{1} << 20;
 
-[[nodiscard]] inline std::uint64_t xxh3(std::span<const std::byte> bytes) noexcept {
+[[nodiscard]] static inline std::uint64_t xxh3(std::span<const std::byte> bytes) noexcept {
   return XXH3_64bits(bytes.data(), bytes.size());
 }
 
 /// The checksum of a sequence of chunk checksums.
-[[nodiscard]] inline std::uint64_t combine_chunks(std::span<const std::uint64_t> chunks) noexcept {
+[[nodiscard]] static inline std::uint64_t combine_chunks(std::span<const std::uint64_t> chunks) noexcept {
   return XXH3_64bits(chunks.data(), chunks.size_bytes());
 }
 

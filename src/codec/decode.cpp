@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The quick decoder: strips in parallel, each decoded tile by tile, patched, and hashed while it is in cache.
-#include <fmt/format.h>
-
 #include <array>
 #include <codec/decode.hpp>
 #include <codec/open.hpp>
 #include <codec/parallel.hpp>
 #include <codec/strips.hpp>
+#include <fmt/format.h>
 #include <format/bf16.hpp>
 #include <new>
 
@@ -17,9 +16,7 @@ namespace {
 
 using namespace format;
 
-MatrixShape shape_of(const BlobView& blob) {
-  return {blob.header().batch, blob.header().rows, blob.header().cols};
-}
+MatrixShape shape_of(const BlobView& blob) { return {blob.header().batch, blob.header().rows, blob.header().cols}; }
 
 /// Row * 64 + column of every position.
 constexpr auto kRowMajor = [] {
@@ -41,8 +38,8 @@ void patch_exceptions(const BlobView& blob, std::uint64_t tile, std::uint16_t* v
   if (units == kEscapedTileUnits) {
     const std::byte* plane = blob.exception_unit(begin);
     for (std::uint32_t p = 0; p < kTileValues; ++p) {
-      value_at(values, stride, p) = join_bf16(std::to_integer<std::uint8_t>(blob.tile(tile)[p]),
-                                              std::to_integer<std::uint8_t>(plane[p]));
+      value_at(values, stride, p) =
+          join_bf16(std::to_integer<std::uint8_t>(blob.tile(tile)[p]), std::to_integer<std::uint8_t>(plane[p]));
     }
     return;
   }
@@ -91,8 +88,8 @@ Result<void> decode_rows_with(const TileKernels& kernels, const BlobView& blob, 
   const MatrixShape shape = shape_of(blob);
   const std::uint64_t rows = shape.batch * shape.rows;
   if (row_begin > rows || row_count > rows - row_begin) {
-    return fail(ErrorCode::kInvalidArgument, fmt::format("rows {} to {} are out of range: the tensor has {}",
-                                                         row_begin, row_begin + row_count, rows));
+    return fail(ErrorCode::kInvalidArgument, fmt::format("rows {} to {} are out of range: the tensor has {}", row_begin,
+                                                         row_begin + row_count, rows));
   }
   if (values.size() != row_count * shape.cols) {
     return fail(ErrorCode::kShapeMismatch, fmt::format("buffer of {} values for {} rows of {}, which are {}",
@@ -152,7 +149,7 @@ Result<void> decode_with(const TileKernels& kernels, const BlobView& blob, std::
       } else {
         decode_strip(kernels, blob, strip, strips.rows(strip), out);
       }
-      if (options.verify_checksums) content[static_cast<std::size_t>(strip)] = strip_checksum(out);
+      if (options.verify_checksums) content[static_cast<std::size_t>(strip)] = strip_checksum(kernels, out);
     }
   });
   return options.verify_checksums ? check_content(blob, content) : Result<void>{};
@@ -166,7 +163,7 @@ std::uint64_t content_checksum(const TileKernels& kernels, const BlobView& blob)
   for (std::uint64_t strip = 0; strip < strips.count(); ++strip) {
     values.resize(static_cast<std::size_t>(strips.rows(strip) * shape.cols));
     decode_strip(kernels, blob, strip, strips.rows(strip), values);
-    content[static_cast<std::size_t>(strip)] = strip_checksum(values);
+    content[static_cast<std::size_t>(strip)] = strip_checksum(kernels, values);
   }
   return combine_chunks(content);
 }

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The quick encoder. Two passes over the values, each parallel over strips:
-//   survey  counts exponents row by row: palettes, the number of exceptions, the content checksum. It knows the size of
-//           the blob to within the escaped tiles, so that tensors that do not pay are never encoded.
-//   write   encodes the tiles straight into the blob and gathers their exceptions.
+// The quick encoder. One pass over the values, in parallel over chunks of strips: while a strip is in cache it is
+// hashed, its exponents are counted, its rows get the palettes they like best, and its tiles are written straight to
+// their place in the blob. Exceptions are kept aside until their exponents are all known, and then written.
+//
 // The blob is a pure function of the values; src/codec/reference.cpp states the same function in the plainest terms.
-#include <fmt/format.h>
-
 #include <array>
+#include <atomic>
+#include <bit>
 #include <codec/encode.hpp>
 #include <codec/open.hpp>
 #include <codec/palette.hpp>
 #include <codec/parallel.hpp>
 #include <codec/strips.hpp>
+#include <fmt/format.h>
 #include <format/bf16.hpp>
 #include <mutex>
 #include <new>
-#include <numeric>
 
 namespace unweight {
 namespace codec {
@@ -26,250 +26,305 @@ using namespace format;
 
 std::uint64_t value_count(const MatrixShape& shape) { return shape.batch * shape.rows * shape.cols; }
 
-/// What the survey finds out.
-struct Survey {
-  std::vector<Palette> dictionary;           ///< at most 256
-  std::vector<std::uint8_t> row_palettes;    ///< one a padded row
-  std::vector<std::uint64_t> content;        ///< checksum of each strip
-  std::uint64_t exception_units_bound = 0;   ///< at least what the tiles will need
-  std::uint8_t exception_base = 0;
+/// The exceptions of a chunk of strips.
+struct ChunkExceptions {
+  std::vector<std::uint32_t> found;     ///< position | exponent << 16, in tile order, positions ascending
+  std::vector<std::uint16_t> per_tile;  ///< how many of them each tile of the chunk has: 0 to 1024
+  std::vector<std::uint16_t> units;     ///< what is written: lists and exponent planes
+  std::vector<std::uint16_t> units_per_tile;
 };
 
-using ExceptionHistogram = std::array<std::uint64_t, 256>;
+class TiledEncoder {
+ public:
+  TiledEncoder(const TileKernels& kernels, std::span<const std::uint16_t> values, const MatrixShape& shape,
+               unsigned threads, std::span<std::byte> out)
+      : kernels_(kernels),
+        values_(values),
+        shape_(shape),
+        threads_(threads),
+        out_(out),
+        strips_(shape),
+        geometry_(tiled_geometry(shape.batch, shape.rows, shape.cols, 1)),
+        chunks_(static_cast<std::size_t>(ceil_div(strips_.count(), strips_per_chunk(shape)))),
+        row_palettes_(static_cast<std::size_t>(geometry_.padded_rows)),
+        content_(static_cast<std::size_t>(strips_.count())) {}
 
-void add_outside(const ExponentHistogram& histogram, const Palette& palette, ExceptionHistogram& total, int sign) {
-  ExponentHistogram outside = histogram;
-  for (const std::uint8_t e : palette) outside[e] = 0;
-  for (std::size_t e = 0; e < outside.size(); ++e) {
-    total[e] += sign > 0 ? std::uint64_t{outside[e]} : std::uint64_t{0} - outside[e];
+  /// Writes the blob but for its checksums, and returns its size; 0 when tiles do not pay. `raw_bytes` is the size of
+  /// the raw blob, which `out` can hold, and in which the tiles alone would fit.
+  std::uint64_t run(std::uint64_t raw_bytes) {
+    // Exceptions beyond this many units cannot pay, whatever else is found: time to stop.
+    const std::uint64_t most_bytes = raw_bytes - raw_bytes / kMinSavingDivisor;
+    units_limit_ = (most_bytes - geometry_.exceptions_offset) / sizeof(std::uint16_t);
+
+    if (!encode_strips(true)) return 0;
+    if (!make_palettes() && !encode_strips(false)) return 0;
+
+    const std::uint64_t units = make_units();
+    geometry_ = tiled_geometry(shape_.batch, shape_.rows, shape_.cols, static_cast<std::uint32_t>(dictionary_.size()));
+    const std::uint64_t blob_bytes = geometry_.blob_bytes(units);
+    if (!tiles_pay(blob_bytes, raw_bytes) || units > UINT32_MAX) return 0;
+    write_tables();
+    write_exceptions(blob_bytes);
+
+    Header h{};
+    h.layout = static_cast<std::uint8_t>(Layout::kTiled);
+    h.exception_base = exception_base_;
+    h.palette_count = static_cast<std::uint32_t>(dictionary_.size());
+    h.exception_units = units;
+    finish_header(h, shape_, geometry_, blob_bytes, out_);
+    return blob_bytes;
   }
-}
 
-Survey survey(std::span<const std::uint16_t> values, const MatrixShape& shape, const TileKernels& kernels,
-              unsigned threads) {
-  const Strips strips(shape);
-  const auto padded_rows = static_cast<std::size_t>(strips.count() * kTileRows);
-  const std::uint64_t tiles_per_strip = ceil_div(shape.cols, kTileCols);
-  Survey result;
-  result.content.resize(static_cast<std::size_t>(strips.count()));
-  std::vector<Palette> wanted(padded_rows);
-  std::vector<std::uint64_t> outside(static_cast<std::size_t>(strips.count()));
-  ExceptionHistogram exceptions{};
-  std::mutex exceptions_mutex;
+  [[nodiscard]] std::uint64_t content_checksum() const { return combine_chunks(content_); }
 
-  const auto row_histogram = [&](std::uint64_t strip, std::uint32_t row, ExponentHistogram& histogram) {
-    const auto strip_values = strips.values(values, strip);
-    kernels.histogram(strip_values.data() + row * shape.cols, static_cast<std::size_t>(shape.cols), histogram);
-  };
-  const std::uint64_t per_chunk = strips_per_chunk(shape);
-  const auto for_strips = [&](const auto& body) {
-    parallel_for(threads, ceil_div(strips.count(), per_chunk), [&](std::uint64_t chunk) {
-      ExceptionHistogram local{};
-      const std::uint64_t end = std::min(strips.count(), (chunk + 1) * per_chunk);
-      for (std::uint64_t strip = chunk * per_chunk; strip < end; ++strip) body(strip, local);
-      const std::lock_guard lock(exceptions_mutex);
-      for (std::size_t e = 0; e < local.size(); ++e) exceptions[e] += local[e];
-    });
-  };
+ private:
+  using ExponentTotals = std::array<std::uint64_t, 256>;
 
-  for_strips([&](std::uint64_t strip, ExceptionHistogram& local) {
-    result.content[static_cast<std::size_t>(strip)] = strip_checksum(strips.values(values, strip));
-    for (std::uint32_t row = 0; row < strips.rows(strip); ++row) {
-      ExponentHistogram histogram;
-      row_histogram(strip, row, histogram);
-      const Palette palette = best_palette(histogram);
-      wanted[static_cast<std::size_t>(strip * kTileRows + row)] = palette;
-      outside[static_cast<std::size_t>(strip)] += count_outside(histogram, palette);
-      add_outside(histogram, palette, local, 1);
-    }
-  });
-
-  // Padding rows want nothing.
-  std::vector<Palette> votes;
-  votes.reserve(padded_rows);
-  for (std::uint64_t strip = 0; strip < strips.count(); ++strip) {
-    const auto begin = wanted.begin() + static_cast<std::ptrdiff_t>(strip * kTileRows);
-    votes.insert(votes.end(), begin, begin + strips.rows(strip));
-  }
-  result.dictionary = make_dictionary(votes);
-  votes = {};
-
-  result.row_palettes.resize(padded_rows, 0);
-  for_strips([&](std::uint64_t strip, ExceptionHistogram& local) {
-    for (std::uint32_t row = 0; row < strips.rows(strip); ++row) {
-      const auto index = static_cast<std::size_t>(strip * kTileRows + row);
-      const auto found = std::lower_bound(result.dictionary.begin(), result.dictionary.end(), wanted[index]);
-      if (found != result.dictionary.end() && *found == wanted[index]) {
-        result.row_palettes[index] = static_cast<std::uint8_t>(found - result.dictionary.begin());
-        continue;
-      }
-      ExponentHistogram histogram;
-      row_histogram(strip, row, histogram);
-      const std::uint8_t nearest = nearest_palette(histogram, result.dictionary);
-      result.row_palettes[index] = nearest;
-      const Palette& palette = result.dictionary[nearest];
-      outside[static_cast<std::size_t>(strip)] +=
-          count_outside(histogram, palette) - count_outside(histogram, wanted[index]);
-      add_outside(histogram, wanted[index], local, -1);
-      add_outside(histogram, palette, local, 1);
-    }
-  });
-
-  // A list holds one unit an exception; one that no entry can hold turns its whole tile into an exponent plane.
-  result.exception_base = best_exception_base(exceptions);
-  std::array<bool, 256> fits;
-  bool all_fit = true;
-  for (std::uint32_t e = 0; e < fits.size(); ++e) {
-    fits[e] = exponent_fits_entry(static_cast<std::uint8_t>(e), result.exception_base);
-    all_fit = all_fit && (fits[e] || exceptions[e] == 0);
-  }
-  if (!all_fit) {
-    for_strips([&](std::uint64_t strip, ExceptionHistogram&) {
-      for (std::uint32_t row = 0; row < strips.rows(strip); ++row) {
-        ExponentHistogram histogram;
-        row_histogram(strip, row, histogram);
-        for (const std::uint8_t e : result.dictionary[result.row_palettes[strip * kTileRows + row]]) histogram[e] = 0;
-        for (std::size_t e = 0; e < histogram.size(); ++e) {
-          if (!fits[e]) outside[static_cast<std::size_t>(strip)] += std::uint64_t{histogram[e]} * (kEscapedTileUnits - 1);
-        }
-      }
+  template <class Body>
+  void for_chunks(const Body& body) {
+    const std::uint64_t per_chunk = strips_per_chunk(shape_);
+    parallel_for(threads_, chunks_.size(), [&](std::uint64_t chunk) {
+      body(chunk, chunk * per_chunk, std::min(strips_.count(), (chunk + 1) * per_chunk));
     });
   }
-  for (const std::uint64_t strip_outside : outside) {
-    result.exception_units_bound += std::min(strip_outside, tiles_per_strip * kEscapedTileUnits);
-  }
-  return result;
-}
 
-/// Copies a tile that sticks out of the matrix, filling up with values that encode to sign+mantissa 0 and code 0: they
-/// decode to small finite numbers, which a kernel may multiply by zero.
-void copy_ragged(std::span<const std::uint16_t> strip_values, std::uint64_t cols, std::uint64_t col,
-                 std::uint32_t rows, const StripPalettes& palettes, std::uint16_t* full) {
-  const std::uint64_t width = std::min<std::uint64_t>(kTileCols, cols - col);
-  for (std::uint32_t row = 0; row < kTileRows; ++row) {
-    std::uint16_t* out = full + row * kTileCols;
-    std::fill_n(out, kTileCols, static_cast<std::uint16_t>(palettes.plain[row][0] << 7));
-    if (row < rows) std::copy_n(strip_values.data() + row * cols + col, width, out);
-  }
-}
-
-/// Appends the tile's list of exceptions, or its exponent plane when the list cannot hold them.
-void append_exceptions(const std::uint16_t* values, std::size_t stride, const ExceptionMask& mask,
-                       std::uint8_t exception_base, std::vector<std::uint16_t>& units) {
-  const std::size_t begin = units.size();
-  for (std::uint32_t word = 0; word < mask.size(); ++word) {
-    for (std::uint32_t bits = mask[word]; bits != 0; bits &= bits - 1) {
-      const std::uint32_t p = word * 16 + static_cast<std::uint32_t>(__builtin_ctz(bits));
-      const std::uint8_t exponent = exponent_of(values[position_row(p) * stride + position_col(p)]);
-      if (!exponent_fits_entry(exponent, exception_base) || units.size() - begin == kEscapedTileUnits - 1) {
-        units.resize(begin);
-        for (std::uint32_t q = 0; q < kTileValues; q += 2) {
-          const auto rotated = [&](std::uint32_t position) {
-            return std::uint32_t{
-                rotate_exponent(exponent_of(values[position_row(position) * stride + position_col(position)]))};
-          };
-          units.push_back(static_cast<std::uint16_t>(rotated(q) | rotated(q + 1) << 8));
+  /// The main pass. `choose`: each row takes its best palette; otherwise row_palettes_ is final. Returns false when
+  /// there are too many exceptions for tiles to pay.
+  bool encode_strips(bool choose) {
+    std::atomic<std::uint64_t> units_at_least{0};
+    outside_ = {};
+    std::mutex outside_mutex;
+    for_chunks([&](std::uint64_t chunk, std::uint64_t strip_begin, std::uint64_t strip_end) {
+      if (units_at_least > units_limit_) return;
+      ChunkExceptions& exceptions = chunks_[static_cast<std::size_t>(chunk)];
+      exceptions.found.clear();
+      exceptions.per_tile.clear();
+      exceptions.per_tile.reserve(static_cast<std::size_t>((strip_end - strip_begin) * geometry_.tiles_per_strip));
+      for (std::uint64_t strip = strip_begin; strip < strip_end; ++strip) {
+        if (choose) {
+          content_[static_cast<std::size_t>(strip)] = strip_checksum(kernels_, strips_.values(values_, strip));
+          choose_palettes(strip);
         }
-        return;
+        units_at_least += encode_strip(strip, exceptions);
+        if (units_at_least > units_limit_) return;
       }
-      units.push_back(make_entry(p, exponent, exception_base));
+      ExponentTotals local{};
+      for (const std::uint32_t exception : exceptions.found) ++local[exception >> 16];
+      const std::lock_guard lock(outside_mutex);
+      for (std::size_t e = 0; e < local.size(); ++e) outside_[e] += local[e];
+    });
+    return units_at_least <= units_limit_;
+  }
+
+  [[nodiscard]] const std::uint16_t* row_values(std::uint64_t strip, std::uint32_t row) const {
+    return strips_.values(values_, strip).data() + row * shape_.cols;
+  }
+
+  void choose_palettes(std::uint64_t strip) {
+    RowCounts counts;
+    for (std::uint32_t row = 0; row < strips_.rows(strip); ++row) {
+      kernels_.count_exponents(row_values(strip, row), static_cast<std::size_t>(shape_.cols), counts);
+      row_palettes_[static_cast<std::size_t>(strip * kTileRows + row)] = best_palette(counts);
+    }
+    // Rows of padding take that of the strip's first row.
+    for (std::uint32_t row = strips_.rows(strip); row < kTileRows; ++row) {
+      row_palettes_[static_cast<std::size_t>(strip * kTileRows + row)] =
+          row_palettes_[static_cast<std::size_t>(strip * kTileRows)];
     }
   }
-}
 
-/// Writes tables, tiles and exceptions; returns the blob's size. `out` has room for the survey's bound.
-std::uint64_t write_tiled(std::span<const std::uint16_t> values, const MatrixShape& shape, const Survey& survey,
-                          const TileKernels& kernels, unsigned threads, std::span<std::byte> out) {
-  const auto palette_count = static_cast<std::uint32_t>(survey.dictionary.size());
-  const TiledGeometry g = tiled_geometry(shape.batch, shape.rows, shape.cols, palette_count);
-  const Strips strips(shape);
-  std::memset(out.data(), 0, static_cast<std::size_t>(g.tiles_offset));
-  for (std::uint32_t p = 0; p < palette_count; ++p) {
-    for (std::uint32_t j = 0; j < kPaletteSize; ++j) {
-      out[static_cast<std::size_t>(g.palettes_offset + p * kPaletteSize + j)] =
-          std::byte{rotate_exponent(survey.dictionary[p][j])};
+  /// Writes the strip's tiles and returns how many exception units they take at least.
+  std::uint64_t encode_strip(std::uint64_t strip, ChunkExceptions& exceptions) {
+    StripPalettes palettes;
+    std::copy_n(row_palettes_.begin() + static_cast<std::ptrdiff_t>(strip * kTileRows), kTileRows,
+                palettes.plain.begin());
+    const auto cols = static_cast<std::size_t>(shape_.cols);
+    std::uint64_t units = 0;
+    for (std::uint64_t k = 0; k < geometry_.tiles_per_strip; ++k) {
+      const std::uint64_t tile = strip * geometry_.tiles_per_strip + k;
+      const auto col = static_cast<std::size_t>(k * kTileCols);
+      const std::uint16_t* source = row_values(strip, 0) + col;
+      std::size_t stride = cols;
+      std::array<std::uint16_t, kTileValues> full;
+      if (strips_.rows(strip) < kTileRows || cols - col < kTileCols) {
+        copy_ragged(strip, col, palettes, full);
+        source = full.data();
+        stride = kTileCols;
+      }
+      ExceptionMask mask;
+      const std::size_t found_before = exceptions.found.size();
+      std::byte* const at = out_.data() + geometry_.tiles_offset + tile * kTileBytes;
+      if (kernels_.encode(source, stride, palettes, at, mask)) {
+        for (std::uint32_t word = 0; word < mask.size(); ++word) {
+          for (std::uint32_t bits = mask[word]; bits != 0; bits &= bits - 1) {
+            const std::uint32_t p = word * 16 + static_cast<std::uint32_t>(std::countr_zero(bits));
+            const std::uint16_t value = source[position_row(p) * stride + position_col(p)];
+            exceptions.found.push_back(p | std::uint32_t{exponent_of(value)} << 16);
+          }
+        }
+      }
+      const std::size_t count = exceptions.found.size() - found_before;
+      exceptions.per_tile.push_back(static_cast<std::uint16_t>(count));
+      units += std::min<std::size_t>(count, kEscapedTileUnits);
+    }
+    return units;
+  }
+
+  /// Copies a tile that sticks out of the matrix, filling up with values that encode to sign+mantissa 0 and code 0:
+  /// they decode to small finite numbers, which a kernel may multiply by zero.
+  void copy_ragged(std::uint64_t strip, std::size_t col, const StripPalettes& palettes,
+                   std::array<std::uint16_t, kTileValues>& full) const {
+    const std::size_t width = std::min<std::size_t>(kTileCols, static_cast<std::size_t>(shape_.cols) - col);
+    for (std::uint32_t row = 0; row < kTileRows; ++row) {
+      std::uint16_t* out = full.data() + row * kTileCols;
+      std::fill_n(out, kTileCols, static_cast<std::uint16_t>(palettes.plain[row][0] << 7));
+      if (row < strips_.rows(strip)) std::copy_n(row_values(strip, row) + col, width, out);
     }
   }
-  std::memcpy(out.data() + g.row_palettes_offset, survey.row_palettes.data(), survey.row_palettes.size());
 
-  const std::uint64_t per_chunk = strips_per_chunk(shape);
-  const std::uint64_t chunks = ceil_div(strips.count(), per_chunk);
-  std::vector<std::vector<std::uint16_t>> chunk_units(static_cast<std::size_t>(chunks));
-  std::vector<std::uint16_t> tile_units(static_cast<std::size_t>(g.tiles));
-  parallel_for(threads, chunks, [&](std::uint64_t chunk) {
-    std::vector<std::uint16_t>& units = chunk_units[static_cast<std::size_t>(chunk)];
-    const std::uint64_t end = std::min(strips.count(), (chunk + 1) * per_chunk);
-    for (std::uint64_t strip = chunk * per_chunk; strip < end; ++strip) {
-      StripPalettes palettes;
-      for (std::uint32_t row = 0; row < kTileRows; ++row) {
-        palettes.plain[row] = survey.dictionary[survey.row_palettes[static_cast<std::size_t>(strip * kTileRows + row)]];
-      }
-      const auto strip_values = strips.values(values, strip);
-      for (std::uint64_t k = 0; k < g.tiles_per_strip; ++k) {
-        const std::uint64_t tile = strip * g.tiles_per_strip + k;
-        const std::uint64_t col = k * kTileCols;
-        const std::uint16_t* source = strip_values.data() + col;
-        std::size_t stride = static_cast<std::size_t>(shape.cols);
-        std::array<std::uint16_t, kTileValues> full;
-        if (strips.rows(strip) < kTileRows || shape.cols - col < kTileCols) {
-          copy_ragged(strip_values, shape.cols, col, strips.rows(strip), palettes, full.data());
-          source = full.data();
-          stride = kTileCols;
+  /// Makes the dictionary from the rows' palettes. Returns false when it could not take them all in: then rows without
+  /// their own palette have been given the nearest, and the tiles must be encoded again.
+  bool make_palettes() {
+    dictionary_ = make_dictionary(row_palettes_);
+    std::atomic<bool> complete{true};
+    for_chunks([&](std::uint64_t, std::uint64_t strip_begin, std::uint64_t strip_end) {
+      RowCounts counts;
+      for (std::uint64_t row = strip_begin * kTileRows; row < strip_end * kTileRows; ++row) {
+        Palette& palette = row_palettes_[static_cast<std::size_t>(row)];
+        if (std::binary_search(dictionary_.begin(), dictionary_.end(), palette)) continue;
+        complete = false;
+        const std::uint64_t strip = row / kTileRows;
+        const auto row_in_strip = static_cast<std::uint32_t>(row % kTileRows);
+        if (row_in_strip < strips_.rows(strip)) {
+          kernels_.count_exponents(row_values(strip, row_in_strip), static_cast<std::size_t>(shape_.cols), counts);
+          palette = dictionary_[nearest_palette(counts, dictionary_)];
+        } else {
+          palette = row_palettes_[static_cast<std::size_t>(strip * kTileRows)];
         }
-        ExceptionMask mask;
-        const std::size_t units_before = units.size();
-        if (kernels.encode(source, stride, palettes, out.data() + g.tiles_offset + tile * kTileBytes, mask)) {
-          append_exceptions(source, stride, mask, survey.exception_base, units);
-        }
-        tile_units[static_cast<std::size_t>(tile)] = static_cast<std::uint16_t>(units.size() - units_before);
       }
-    }
-  });
-
-  ExceptionTableWriter tables(g, out);
-  for (const std::uint16_t units : tile_units) tables.add(units);
-  const std::uint64_t unit = tables.finish();
-  const std::uint64_t blob_bytes = g.blob_bytes(unit);
-  std::byte* at = out.data() + g.exceptions_offset;
-  for (const auto& units : chunk_units) {
-    if (units.empty()) continue;
-    std::memcpy(at, units.data(), units.size() * sizeof(std::uint16_t));
-    at += units.size() * sizeof(std::uint16_t);
+    });
+    return complete;
   }
-  std::fill(at, out.data() + blob_bytes, std::byte{0});
 
-  Header h{};
-  h.layout = static_cast<std::uint8_t>(Layout::kTiled);
-  h.exception_base = survey.exception_base;
-  h.palette_count = palette_count;
-  h.exception_units = unit;
-  h.palettes_offset = g.palettes_offset;
-  h.row_palettes_offset = g.row_palettes_offset;
-  h.segment_starts_offset = g.segment_starts_offset;
-  h.tile_starts_offset = g.tile_starts_offset;
-  h.tiles_offset = g.tiles_offset;
-  h.exceptions_offset = g.exceptions_offset;
-  finish_header(h, shape, blob_bytes, out);
-  return blob_bytes;
-}
+  /// Turns found exceptions into lists and exponent planes; returns their total size in units.
+  std::uint64_t make_units() {
+    exception_base_ = best_exception_base(outside_);
+    std::atomic<std::uint64_t> total{0};
+    for_chunks([&](std::uint64_t chunk, std::uint64_t strip_begin, std::uint64_t) {
+      ChunkExceptions& exceptions = chunks_[static_cast<std::size_t>(chunk)];
+      exceptions.units.reserve(exceptions.found.size());
+      exceptions.units_per_tile.reserve(exceptions.per_tile.size());
+      std::span<const std::uint32_t> rest = exceptions.found;
+      for (std::size_t i = 0; i < exceptions.per_tile.size(); ++i) {
+        const auto found = rest.first(exceptions.per_tile[i]);
+        rest = rest.subspan(found.size());
+        const std::size_t before = exceptions.units.size();
+        const bool listed =
+            found.size() < kEscapedTileUnits && std::all_of(found.begin(), found.end(), [&](std::uint32_t exception) {
+              return exponent_fits_entry(static_cast<std::uint8_t>(exception >> 16), exception_base_);
+            });
+        if (listed) {
+          for (const std::uint32_t exception : found) {
+            exceptions.units.push_back(
+                make_entry(exception & 0xffff, static_cast<std::uint8_t>(exception >> 16), exception_base_));
+          }
+        } else {
+          append_plane(strip_begin * geometry_.tiles_per_strip + i, found, exceptions.units);
+        }
+        exceptions.units_per_tile.push_back(static_cast<std::uint16_t>(exceptions.units.size() - before));
+      }
+      total += exceptions.units.size();
+      exceptions.found = {};
+    });
+    return total;
+  }
 
-std::vector<std::uint64_t> content_checksums(std::span<const std::uint16_t> values, const MatrixShape& shape,
-                                             unsigned threads) {
+  /// The exponents of a tile, decoded from its codes and corrected by its exceptions.
+  void append_plane(std::uint64_t tile, std::span<const std::uint32_t> found, std::vector<std::uint16_t>& units) const {
+    const std::uint64_t strip = tile / geometry_.tiles_per_strip;
+    StripPalettes palettes;
+    for (std::uint32_t row = 0; row < kTileRows; ++row) {
+      const Palette& palette = row_palettes_[static_cast<std::size_t>(strip * kTileRows + row)];
+      std::transform(palette.begin(), palette.end(), palettes.rotated[row].begin(), rotate_exponent);
+    }
+    std::array<std::uint16_t, kTileValues> decoded;
+    kernels_.decode(out_.data() + geometry_.tiles_offset + tile * kTileBytes, palettes, decoded.data(), kTileCols);
+    std::array<std::uint8_t, kTileValues> plane;
+    for (std::uint32_t p = 0; p < kTileValues; ++p) {
+      plane[p] = rotate_exponent(exponent_of(decoded[position_row(p) * kTileCols + position_col(p)]));
+    }
+    for (const std::uint32_t exception : found) {
+      plane[exception & 0xffff] = rotate_exponent(static_cast<std::uint8_t>(exception >> 16));
+    }
+    for (std::uint32_t p = 0; p < kTileValues; p += 2) {
+      units.push_back(static_cast<std::uint16_t>(plane[p] | plane[p + 1] << 8));
+    }
+  }
+
+  void write_tables() {
+    // Everything between the tiles and the exceptions, padding included, starts out as zero.
+    std::fill(out_.begin() + static_cast<std::ptrdiff_t>(geometry_.segment_starts_offset),
+              out_.begin() + static_cast<std::ptrdiff_t>(geometry_.exceptions_offset), std::byte{0});
+    ExceptionTableWriter tables(geometry_, out_);
+    for (const ChunkExceptions& exceptions : chunks_) {
+      for (const std::uint16_t units : exceptions.units_per_tile) tables.add(units);
+    }
+    tables.finish();
+    std::byte* row_palettes = out_.data() + geometry_.row_palettes_offset;
+    for (const Palette& palette : row_palettes_) {
+      const auto found = std::lower_bound(dictionary_.begin(), dictionary_.end(), palette);
+      *row_palettes++ = static_cast<std::byte>(found - dictionary_.begin());
+    }
+    std::byte* palettes = out_.data() + geometry_.palettes_offset;
+    for (const Palette& palette : dictionary_) {
+      for (const std::uint8_t exponent : palette) *palettes++ = std::byte{rotate_exponent(exponent)};
+    }
+  }
+
+  void write_exceptions(std::uint64_t blob_bytes) {
+    std::byte* at = out_.data() + geometry_.exceptions_offset;
+    for (const ChunkExceptions& exceptions : chunks_) {
+      const std::size_t bytes = exceptions.units.size() * sizeof(std::uint16_t);
+      if (bytes != 0) std::memcpy(at, exceptions.units.data(), bytes);
+      at += bytes;
+    }
+    std::fill(at, out_.data() + blob_bytes, std::byte{0});
+  }
+
+  const TileKernels& kernels_;
+  std::span<const std::uint16_t> values_;
+  MatrixShape shape_;
+  unsigned threads_;
+  std::span<std::byte> out_;
+  Strips strips_;
+  TiledGeometry geometry_;  ///< with one palette until the dictionary is known; tiles come before the palettes
+  std::uint64_t units_limit_ = 0;
+  std::vector<ChunkExceptions> chunks_;
+  std::vector<Palette> row_palettes_;
+  std::vector<std::uint64_t> content_;
+  ExponentTotals outside_{};
+  std::vector<Palette> dictionary_;
+  std::uint8_t exception_base_ = 0;
+};
+
+std::uint64_t content_checksum_of(const TileKernels& kernels, std::span<const std::uint16_t> values,
+                                  const MatrixShape& shape, unsigned threads) {
   const Strips strips(shape);
   std::vector<std::uint64_t> content(static_cast<std::size_t>(strips.count()));
   const std::uint64_t per_chunk = strips_per_chunk(shape);
   parallel_for(threads, ceil_div(strips.count(), per_chunk), [&](std::uint64_t chunk) {
     const std::uint64_t end = std::min(strips.count(), (chunk + 1) * per_chunk);
     for (std::uint64_t strip = chunk * per_chunk; strip < end; ++strip) {
-      content[static_cast<std::size_t>(strip)] = strip_checksum(strips.values(values, strip));
+      content[static_cast<std::size_t>(strip)] = strip_checksum(kernels, strips.values(values, strip));
     }
   });
-  return content;
+  return combine_chunks(content);
 }
 
 }  // namespace
 
-void finish_header(Header& header, const MatrixShape& shape, std::uint64_t blob_bytes, std::span<std::byte> out) {
+void finish_header(Header& header, const MatrixShape& shape, const TiledGeometry& geometry, std::uint64_t blob_bytes,
+                   std::span<std::byte> out) {
   std::memcpy(header.magic, kMagic, sizeof kMagic);
   header.version_major = kVersionMajor;
   header.version_minor = kVersionMinor;
@@ -279,6 +334,12 @@ void finish_header(Header& header, const MatrixShape& shape, std::uint64_t blob_
   header.batch = shape.batch;
   header.rows = shape.rows;
   header.cols = shape.cols;
+  header.tiles_offset = geometry.tiles_offset;
+  header.segment_starts_offset = geometry.segment_starts_offset;
+  header.tile_starts_offset = geometry.tile_starts_offset;
+  header.row_palettes_offset = geometry.row_palettes_offset;
+  header.palettes_offset = geometry.palettes_offset;
+  header.exceptions_offset = geometry.exceptions_offset;
   std::memcpy(out.data(), &header, sizeof header);
 }
 
@@ -287,11 +348,11 @@ std::uint64_t write_raw(std::span<const std::uint16_t> values, const MatrixShape
   const std::uint64_t blob_bytes = raw_blob_bytes(values.size());
   Header h{};
   h.layout = static_cast<std::uint8_t>(Layout::kRaw);
-  finish_header(h, shape, blob_bytes, out);
+  finish_header(h, shape, TiledGeometry{}, blob_bytes, out);
   if (!values.empty()) std::memcpy(out.data() + kHeaderBytes, values.data(), values.size_bytes());
   std::fill(out.data() + kHeaderBytes + values.size_bytes(), out.data() + blob_bytes, std::byte{0});
   seal_blob(out.first(static_cast<std::size_t>(blob_bytes)),
-            combine_chunks(content_checksums(values, shape, threads)), threads);
+            content_checksum_of(tile_kernels(), values, shape, threads), threads);
   return blob_bytes;
 }
 
@@ -311,17 +372,13 @@ Result<std::uint64_t> encode_with(const TileKernels& kernels, std::span<const st
     return fail(ErrorCode::kBufferTooSmall,
                 fmt::format("output buffer of {} bytes, encode_bound() is {}", out.size(), *bound));
   }
-  // With one palette and no exceptions: what tiles need at the very least. Keeps thin shapes out of the survey.
+  // Thin shapes are mostly padding: not worth the encoder's tables.
   const std::uint64_t least =
       values.empty() ? *bound : tiled_geometry(shape.batch, shape.rows, shape.cols, 1).blob_bytes(0);
   if (tiles_pay(least, *bound)) {
-    const Survey surveyed = survey(values, shape, kernels, threads);
-    const auto palette_count = static_cast<std::uint32_t>(surveyed.dictionary.size());
-    const TiledGeometry g = tiled_geometry(shape.batch, shape.rows, shape.cols, palette_count);
-    if (tiles_pay(g.blob_bytes(surveyed.exception_units_bound), *bound) &&
-        surveyed.exception_units_bound <= UINT32_MAX) {
-      const std::uint64_t size = write_tiled(values, shape, surveyed, kernels, threads, out);
-      seal_blob(out.first(static_cast<std::size_t>(size)), combine_chunks(surveyed.content), threads);
+    TiledEncoder encoder(kernels, values, shape, threads, out);
+    if (const std::uint64_t size = encoder.run(*bound); size != 0) {
+      seal_blob(out.first(static_cast<std::size_t>(size)), encoder.content_checksum(), threads);
       return size;
     }
   }

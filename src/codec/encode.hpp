@@ -20,8 +20,9 @@ inline constexpr std::uint64_t kMinSavingDivisor = 32;
 [[nodiscard]] bool tiles_pay(std::uint64_t tiled_bytes, std::uint64_t raw_bytes);
 
 /// Fills in the fields that every blob has and writes the header, without its checksums, at the start of `out`.
-void finish_header(format::Header& header, const MatrixShape& shape, std::uint64_t blob_bytes,
-                   std::span<std::byte> out);
+/// `geometry` is all zero for a raw blob.
+void finish_header(format::Header& header, const MatrixShape& shape, const format::TiledGeometry& geometry,
+                   std::uint64_t blob_bytes, std::span<std::byte> out);
 
 /// Writes the whole raw blob, checksums included; `out` has at least raw_blob_bytes(values.size()). Returns that size.
 std::uint64_t write_raw(std::span<const std::uint16_t> values, const MatrixShape& shape, std::span<std::byte> out,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fmt/format.h>
-
 #include <codec/open.hpp>
 #include <codec/parallel.hpp>
+#include <codec/tile_kernels.hpp>
+#include <fmt/format.h>
 
 namespace unweight::codec {
 
@@ -28,7 +28,7 @@ std::uint64_t payload_checksum(std::span<const std::byte> payload, unsigned thre
   parallel_for(threads, chunks.size(), [&](std::uint64_t chunk) {
     const auto begin = static_cast<std::size_t>(chunk * kPayloadChunkBytes);
     const std::size_t size = std::min<std::size_t>(kPayloadChunkBytes, payload.size() - begin);
-    chunks[static_cast<std::size_t>(chunk)] = xxh3(payload.subspan(begin, size));
+    chunks[static_cast<std::size_t>(chunk)] = tile_kernels().xxh3(payload.data() + begin, size);
   });
   return combine_chunks(chunks);
 }

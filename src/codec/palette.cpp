@@ -2,28 +2,45 @@
 #include <algorithm>
 #include <codec/palette.hpp>
 #include <map>
-#include <numeric>
 #include <utility>
 
 namespace unweight::codec {
 
-Palette best_palette(const ExponentHistogram& histogram) {
-  int mode = 0;
-  for (int e = 1; e < 256; ++e) {
-    if (histogram[static_cast<std::size_t>(e)] > histogram[static_cast<std::size_t>(mode)]) mode = e;
+void RowCounts::assign(const std::array<std::uint32_t, 256>& histogram) noexcept {
+  size = 0;
+  for (std::size_t e = 0; e < histogram.size(); ++e) {
+    if (histogram[e] == 0) continue;
+    exponent[size] = static_cast<std::uint8_t>(e);
+    count[size] = histogram[e];
+    ++size;
   }
-  // One comparable number an exponent, highest first: count, then nearness to the mode, then lowness.
-  const auto preference = [&](int e) {
+}
+
+Palette best_palette(const RowCounts& row) noexcept {
+  std::uint32_t most = 0;
+  int mode = 0;
+  for (std::uint32_t i = 0; i < row.size; ++i) {
+    if (row.count[i] > most) {
+      most = row.count[i];
+      mode = row.exponent[i];
+    }
+  }
+  // One comparable number an exponent: count, then nearness to the mode, then lowness. Kept in descending order.
+  std::array<std::uint64_t, format::kPaletteSize> best{};
+  const auto offer = [&](int e, std::uint32_t count) {
     const auto distance = static_cast<std::uint64_t>(e < mode ? mode - e : e - mode);
-    return std::uint64_t{histogram[static_cast<std::size_t>(e)]} << 16 | (255 - distance) << 8 |
-           static_cast<std::uint64_t>(255 - e);
-  };
-  std::array<std::uint64_t, format::kPaletteSize> best{};  // descending
-  for (int e = 0; e < 256; ++e) {
-    std::uint64_t candidate = preference(e);
-    if (candidate <= best.back()) continue;
+    std::uint64_t candidate = std::uint64_t{count} << 16 | (255 - distance) << 8 | static_cast<std::uint64_t>(255 - e);
+    if (candidate <= best.back()) return;
     for (std::uint64_t& slot : best) {
       if (candidate > slot) std::swap(candidate, slot);
+    }
+  };
+  for (std::uint32_t i = 0; i < row.size; ++i) offer(row.exponent[i], row.count[i]);
+  if (row.size < best.size()) {
+    std::array<bool, 256> occurs{};
+    for (std::uint32_t i = 0; i < row.size; ++i) occurs[row.exponent[i]] = true;
+    for (int e = 0; e < 256; ++e) {
+      if (!occurs[static_cast<std::size_t>(e)]) offer(e, 0);
     }
   }
   Palette palette;
@@ -31,12 +48,6 @@ Palette best_palette(const ExponentHistogram& histogram) {
                  [](std::uint64_t key) { return static_cast<std::uint8_t>(255 - (key & 255)); });
   std::sort(palette.begin(), palette.end());
   return palette;
-}
-
-std::uint64_t count_outside(const ExponentHistogram& histogram, const Palette& palette) {
-  std::uint64_t outside = std::accumulate(histogram.begin(), histogram.end(), std::uint64_t{0});
-  for (const std::uint8_t e : palette) outside -= histogram[e];
-  return outside;
 }
 
 std::vector<Palette> make_dictionary(std::span<const Palette> wanted) {
@@ -54,7 +65,9 @@ std::vector<Palette> make_dictionary(std::span<const Palette> wanted) {
   return dictionary;
 }
 
-std::uint8_t nearest_palette(const ExponentHistogram& histogram, std::span<const Palette> dictionary) {
+std::size_t nearest_palette(const RowCounts& row, std::span<const Palette> dictionary) noexcept {
+  std::array<std::uint32_t, 256> histogram{};
+  for (std::uint32_t i = 0; i < row.size; ++i) histogram[row.exponent[i]] = row.count[i];
   std::size_t best = 0;
   std::uint64_t best_covered = 0;
   for (std::size_t p = 0; p < dictionary.size(); ++p) {
@@ -65,10 +78,10 @@ std::uint8_t nearest_palette(const ExponentHistogram& histogram, std::span<const
       best_covered = covered;
     }
   }
-  return static_cast<std::uint8_t>(best);
+  return best;
 }
 
-std::uint8_t best_exception_base(std::span<const std::uint64_t, 256> exceptions) {
+std::uint8_t best_exception_base(const std::array<std::uint64_t, 256>& exceptions) noexcept {
   constexpr std::size_t kSpan = format::kExceptionExponents - 1;
   std::uint64_t covered = 0;
   for (std::size_t e = 1; e <= kSpan; ++e) covered += exceptions[e];

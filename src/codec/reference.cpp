@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <algorithm>
 #include <array>
 #include <codec/reference.hpp>
@@ -11,6 +9,7 @@
 #include <map>
 #include <tuple>
 #include <utility>
+#include <xxhash.h>
 
 namespace unweight::codec {
 namespace {
@@ -145,8 +144,9 @@ Bytes reference_encode(std::span<const std::uint16_t> values, const MatrixShape&
   std::map<Exponents, std::uint64_t> uses;
   for (std::uint64_t row = 0; row < rows; ++row) ++uses[row_choice[row] = choose_palette(row_counts(row))];
   std::vector<std::pair<Exponents, std::uint64_t>> ranked(uses.begin(), uses.end());
-  std::sort(ranked.begin(), ranked.end(),
-            [](const auto& a, const auto& b) { return std::tuple(~a.second, a.first) < std::tuple(~b.second, b.first); });
+  std::sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) {
+    return std::tuple(~a.second, a.first) < std::tuple(~b.second, b.first);
+  });
   ranked.resize(std::min<std::size_t>(ranked.size(), 256));
   std::vector<Exponents> dictionary;
   for (const auto& [palette, count] : ranked) dictionary.push_back(palette);
@@ -154,12 +154,9 @@ Bytes reference_encode(std::span<const std::uint16_t> values, const MatrixShape&
 
   const TiledGeometry g =
       tiled_geometry(shape.batch, shape.rows, shape.cols, static_cast<std::uint32_t>(dictionary.size()));
-  const auto padded_row = [&](std::uint64_t row) {
-    return row / shape.rows * g.strips * 16 + row % shape.rows;
-  };
-  std::vector<std::uint8_t> row_palettes(g.padded_rows, 0);
+  const auto padded_row = [&](std::uint64_t row) { return row / shape.rows * g.strips * 16 + row % shape.rows; };
+  std::vector<std::uint8_t> row_palettes(g.padded_rows);
   std::array<std::uint64_t, 256> outside{};
-  std::vector<std::uint64_t> strip_outside(g.padded_rows / 16, 0);
   for (std::uint64_t row = 0; row < rows; ++row) {
     const auto counts = row_counts(row);
     const auto covered = [&](const Exponents& palette) {
@@ -169,16 +166,18 @@ Bytes reference_encode(std::span<const std::uint16_t> values, const MatrixShape&
     };
     auto best = std::find(dictionary.begin(), dictionary.end(), row_choice[row]);
     if (best == dictionary.end()) {
-      best = std::max_element(dictionary.begin(), dictionary.end(), [&](const Exponents& a, const Exponents& b) {
-        return covered(a) < covered(b);
-      });
+      best = std::max_element(dictionary.begin(), dictionary.end(),
+                              [&](const Exponents& a, const Exponents& b) { return covered(a) < covered(b); });
     }
     row_palettes[padded_row(row)] = static_cast<std::uint8_t>(best - dictionary.begin());
     for (std::size_t e = 0; e < 256; ++e) {
-      if (contains(*best, static_cast<std::uint8_t>(e))) continue;
-      outside[e] += counts[e];
-      strip_outside[padded_row(row) / 16] += counts[e];
+      if (!contains(*best, static_cast<std::uint8_t>(e))) outside[e] += counts[e];
     }
+  }
+
+  // Rows of padding have the palette of their strip's first row.
+  for (std::uint64_t row = 0; row < g.padded_rows; ++row) {
+    if (row % (g.strips * 16) >= shape.rows) row_palettes[row] = row_palettes[row / 16 * 16];
   }
 
   // 6.3: the exponents that entries can hold.
@@ -192,19 +191,6 @@ Bytes reference_encode(std::span<const std::uint16_t> values, const MatrixShape&
       exception_base = static_cast<std::uint8_t>(base);
     }
   }
-
-  // 6.4: do tiles pay? An exception that no entry can hold may cost a whole exponent plane.
-  for (std::uint64_t row = 0; row < rows; ++row) {
-    for (std::uint64_t k = 0; k < shape.cols; ++k) {
-      const std::uint8_t e = exponent_of(values[row * shape.cols + k]);
-      if (!contains(dictionary[row_palettes[padded_row(row)]], e) && !exponent_fits_entry(e, exception_base)) {
-        strip_outside[padded_row(row) / 16] += 511;
-      }
-    }
-  }
-  std::uint64_t bound = 0;
-  for (const std::uint64_t count : strip_outside) bound += std::min(count, g.tiles_per_strip * 512);
-  if (!pays(g.blob_bytes(bound), raw_bytes) || bound > UINT32_MAX) return encode_raw(values, shape);
 
   // 3, 4: tiles and exceptions.
   Bytes tiles(g.tiles * kTileBytes);
@@ -245,13 +231,16 @@ Bytes reference_encode(std::span<const std::uint16_t> values, const MatrixShape&
     if (escaped || list.size() >= 512) {
       list.clear();
       for (std::uint32_t p = 0; p < 1024; p += 2) {
-        list.push_back(static_cast<std::uint16_t>(rotate_exponent(exponents[p]) |
-                                                  rotate_exponent(exponents[p + 1]) << 8));
+        list.push_back(
+            static_cast<std::uint16_t>(rotate_exponent(exponents[p]) | rotate_exponent(exponents[p + 1]) << 8));
       }
     }
     units.insert(units.end(), list.begin(), list.end());
   }
   starts.push_back(units.size());
+
+  // 6.4: do tiles pay?
+  if (!pays(g.blob_bytes(units.size()), raw_bytes) || units.size() > UINT32_MAX) return encode_raw(values, shape);
 
   // 1: the sections.
   Bytes blob(g.blob_bytes(units.size()));
@@ -311,8 +300,7 @@ std::vector<std::uint16_t> reference_decode(std::span<const std::byte> blob) {
                                                 read<std::uint32_t>(blob, at + 1024 + 8 * lane + 4),
                                                 read<std::uint32_t>(blob, at + 1280 + 4 * lane)};
     const auto palette = read<std::uint8_t>(blob, h.row_palettes_offset + strip * 16 + row % 16);
-    auto rotated =
-        read<std::uint8_t>(blob, h.palettes_offset + 8 * palette + unpack_code(words, position_index(p)));
+    auto rotated = read<std::uint8_t>(blob, h.palettes_offset + 8 * palette + unpack_code(words, position_index(p)));
     // 4: unless the tile has an exponent plane, or an entry for this position; the last one counts.
     const std::uint64_t begin = exceptions_begin(tile), count = exceptions_begin(tile + 1) - begin;
     if (count == 512) {

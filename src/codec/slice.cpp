@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Slices: tiles are copied, tables rebuilt. Only the content checksum needs the values, decoded a strip at a time.
-#include <fmt/format.h>
-
 #include <codec/decode.hpp>
 #include <codec/encode.hpp>
 #include <codec/open.hpp>
 #include <codec/parallel.hpp>
 #include <codec/strips.hpp>
+#include <fmt/format.h>
 #include <new>
 
 namespace unweight {
@@ -18,14 +17,14 @@ using namespace format;
 Result<void> check_extent(const char* what, std::uint64_t begin, std::uint64_t end, std::uint64_t extent,
                           std::uint64_t granularity) {
   if (begin >= end || end > extent) {
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("slice of {} {} to {} is empty or out of range: the tensor has {}", what, begin, end,
-                            extent));
+    return fail(
+        ErrorCode::kInvalidArgument,
+        fmt::format("slice of {} {} to {} is empty or out of range: the tensor has {}", what, begin, end, extent));
   }
   if (begin % granularity != 0 || (end % granularity != 0 && end != extent)) {
-    return fail(ErrorCode::kInvalidArgument, fmt::format("slice of {} {} to {}: both must be multiples of {}{}", what,
-                                                         begin, end, granularity,
-                                                         end == extent ? "" : fmt::format(" (or end at {})", extent)));
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("slice of {} {} to {}: both must be multiples of {}{}", what, begin, end, granularity,
+                            end == extent ? "" : fmt::format(" (or end at {})", extent)));
   }
   return {};
 }
@@ -95,13 +94,7 @@ Result<std::vector<std::byte>> slice_tiled(const BlobView& blob, const SliceRang
   });
   tables.finish();
 
-  h.palettes_offset = g.palettes_offset;
-  h.row_palettes_offset = g.row_palettes_offset;
-  h.segment_starts_offset = g.segment_starts_offset;
-  h.tile_starts_offset = g.tile_starts_offset;
-  h.tiles_offset = g.tiles_offset;
-  h.exceptions_offset = g.exceptions_offset;
-  codec::finish_header(h, shape, out.size(), out);
+  codec::finish_header(h, shape, g, out.size(), out);
   const auto view = BlobView::validate(h, out);
   if (!view) return tl::unexpected(view.error());
   codec::seal_blob(out, codec::content_checksum(codec::tile_kernels(), *view), 1);

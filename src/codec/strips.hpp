@@ -4,7 +4,7 @@
 #pragma once
 
 #include <algorithm>
-#include <codec/checksum.hpp>
+#include <codec/tile_kernels.hpp>
 #include <cstdint>
 #include <format/layout.hpp>
 #include <span>
@@ -43,8 +43,8 @@ struct Strips {
   return std::max<std::uint64_t>(1, kChunkBytes / (2 * format::kTileRows * std::max<std::uint64_t>(1, shape.cols)));
 }
 
-[[nodiscard]] inline std::uint64_t strip_checksum(std::span<const std::uint16_t> values) noexcept {
-  return xxh3(std::as_bytes(values));
+[[nodiscard]] inline std::uint64_t strip_checksum(const TileKernels& kernels, std::span<const std::uint16_t> values) {
+  return kernels.xxh3(values.data(), values.size_bytes());
 }
 
 }  // namespace unweight::codec

@@ -27,8 +27,11 @@ using ExceptionMask = std::array<std::uint16_t, format::kTileValues / 16>;
 struct TileKernels {
   const char* name;
 
-  /// Counts the exponents of `count` values into `histogram`, which is overwritten.
-  void (*histogram)(const std::uint16_t* values, std::size_t count, ExponentHistogram& histogram);
+  /// XXH3-64, which gains from wide registers too.
+  std::uint64_t (*xxh3)(const void* bytes, std::size_t size);
+
+  /// Counts the exponents of `count` values (below 2^32) into `row`, which is overwritten.
+  void (*count_exponents)(const std::uint16_t* values, std::size_t count, RowCounts& row);
 
   /// Encodes 16 rows x 64 values, rows `stride` values apart: writes the kTileBytes of `tile` (any alignment) and the
   /// positions whose exponent is not in the row's palette. Returns whether there are any.
@@ -49,7 +52,7 @@ struct TileKernels {
 [[nodiscard]] std::vector<const TileKernels*> available_tile_kernels();
 
 #if defined(UNWEIGHT_HAVE_AVX2)
-/// To be called only where the CPU has AVX2, BMI2 and LZCNT.
+/// To be called only where the CPU has AVX2 and BMI2.
 [[nodiscard]] const TileKernels& avx2_tile_kernels() noexcept;
 #endif
 

@@ -2,6 +2,7 @@
 //
 // The portable tile functions, and the choice among implementations.
 #include <bit>
+#include <codec/checksum.hpp>
 #include <codec/tile_kernels.hpp>
 #include <cstdlib>
 #include <cstring>
@@ -33,17 +34,18 @@ constexpr std::uint32_t position_in_lane(std::uint32_t lane, std::uint32_t index
   return (index >> 4) << 9 | lane << 4 | (index & 15);
 }
 
-void histogram_scalar(const std::uint16_t* values, std::size_t count, ExponentHistogram& histogram) {
+std::uint64_t xxh3_scalar(const void* bytes, std::size_t size) { return XXH3_64bits(bytes, size); }
+
+void count_exponents_scalar(const std::uint16_t* values, std::size_t count, RowCounts& row) {
   // Neighbouring weights often share an exponent; four tables keep an increment from waiting for the one before it.
-  std::array<ExponentHistogram, 4> parts{};
+  std::array<std::array<std::uint32_t, 256>, 4> parts{};
   std::size_t i = 0;
   for (; i + 4 <= count; i += 4) {
     for (std::size_t j = 0; j < 4; ++j) ++parts[j][exponent_of(values[i + j])];
   }
   for (; i < count; ++i) ++parts[0][exponent_of(values[i])];
-  for (std::size_t e = 0; e < histogram.size(); ++e) {
-    histogram[e] = parts[0][e] + parts[1][e] + parts[2][e] + parts[3][e];
-  }
+  for (std::size_t e = 0; e < parts[0].size(); ++e) parts[0][e] += parts[1][e] + parts[2][e] + parts[3][e];
+  row.assign(parts[0]);
 }
 
 bool encode_scalar(const std::uint16_t* values, std::size_t stride, const StripPalettes& palettes, std::byte* tile,
@@ -98,12 +100,10 @@ void decode_scalar(const std::byte* tile, const StripPalettes& palettes, std::ui
   }
 }
 
-constexpr TileKernels kScalar{"scalar", histogram_scalar, encode_scalar, decode_scalar};
+constexpr TileKernels kScalar{"scalar", xxh3_scalar, count_exponents_scalar, encode_scalar, decode_scalar};
 
 #if defined(UNWEIGHT_HAVE_AVX2)
-bool cpu_has_avx2() noexcept {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt");
-}
+bool cpu_has_avx2() noexcept { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"); }
 #endif
 
 const TileKernels& choose() noexcept {

@@ -28,11 +28,11 @@ struct OffsetField {
 
 Result<void> check_offsets(const Header& h, const TiledGeometry& g) {
   const OffsetField fields[] = {
-      {"palettes_offset", h.palettes_offset, g.palettes_offset},
-      {"row_palettes_offset", h.row_palettes_offset, g.row_palettes_offset},
+      {"tiles_offset", h.tiles_offset, g.tiles_offset},
       {"segment_starts_offset", h.segment_starts_offset, g.segment_starts_offset},
       {"tile_starts_offset", h.tile_starts_offset, g.tile_starts_offset},
-      {"tiles_offset", h.tiles_offset, g.tiles_offset},
+      {"row_palettes_offset", h.row_palettes_offset, g.row_palettes_offset},
+      {"palettes_offset", h.palettes_offset, g.palettes_offset},
       {"exceptions_offset", h.exceptions_offset, g.exceptions_offset},
   };
   for (const OffsetField& f : fields) {
@@ -47,8 +47,8 @@ Result<void> check_offsets(const Header& h, const TiledGeometry& g) {
 
 Result<Header> read_header(std::span<const std::byte> bytes) {
   if (bytes.size() < kHeaderBytes) {
-    return fail(ErrorCode::kTruncated, "blob: " + text(bytes.size()) + " bytes are less than a header of " +
-                                           text(kHeaderBytes) + " bytes");
+    return fail(ErrorCode::kTruncated,
+                "blob: " + text(bytes.size()) + " bytes are less than a header of " + text(kHeaderBytes) + " bytes");
   }
   Header h;
   std::memcpy(&h, bytes.data(), sizeof h);

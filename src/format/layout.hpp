@@ -41,11 +41,11 @@ struct Header {
   std::uint64_t rows;
   std::uint64_t cols;
   std::uint64_t exception_units;
-  std::uint64_t palettes_offset;
-  std::uint64_t row_palettes_offset;
+  std::uint64_t tiles_offset;
   std::uint64_t segment_starts_offset;
   std::uint64_t tile_starts_offset;
-  std::uint64_t tiles_offset;
+  std::uint64_t row_palettes_offset;
+  std::uint64_t palettes_offset;
   std::uint64_t exceptions_offset;
   std::uint64_t content_checksum;
   std::uint64_t payload_checksum;
@@ -63,10 +63,10 @@ inline constexpr std::uint32_t kTileValues = kTileRows * kTileCols;  // 1024
 inline constexpr std::uint32_t kPaletteSize = 8;                     // exponents a row's 3-bit codes choose from
 inline constexpr std::uint32_t kMaxPalettes = 256;                   // a row names its palette with one byte
 
-inline constexpr std::uint32_t kSignMantissaBytes = kTileValues;     // one byte a value
-inline constexpr std::uint32_t kCodes01Offset = kSignMantissaBytes;  // 32 lanes x 8 bytes: code words 0 and 1
-inline constexpr std::uint32_t kCodes2Offset = kCodes01Offset + 256; // 32 lanes x 4 bytes: code word 2
-inline constexpr std::uint32_t kTileBytes = kCodes2Offset + 128;     // 1408 = 11 bits a value
+inline constexpr std::uint32_t kSignMantissaBytes = kTileValues;      // one byte a value
+inline constexpr std::uint32_t kCodes01Offset = kSignMantissaBytes;   // 32 lanes x 8 bytes: code words 0 and 1
+inline constexpr std::uint32_t kCodes2Offset = kCodes01Offset + 256;  // 32 lanes x 4 bytes: code word 2
+inline constexpr std::uint32_t kTileBytes = kCodes2Offset + 128;      // 1408 = 11 bits a value
 static_assert(kTileBytes == 1408 && kTileBytes % kAlignment == 0);
 
 // ---- section 4: exceptions ------------------------------------------------------------------------------------------
@@ -122,16 +122,16 @@ UNWEIGHT_HOST_DEVICE constexpr std::uint64_t saturated_values(std::uint64_t batc
 
 /// Tile counts and section offsets that follow from a shape; the header repeats the offsets and must agree.
 struct TiledGeometry {
-  std::uint64_t strips = 0;          ///< row blocks of 16 per matrix: ceil(rows / 16)
-  std::uint64_t tiles_per_strip = 0; ///< ceil(cols / 64)
-  std::uint64_t tiles = 0;           ///< batch * strips * tiles_per_strip
-  std::uint64_t padded_rows = 0;     ///< batch * strips * 16: entries of the row palette table
-  std::uint64_t segments = 0;        ///< tiles / 64 + 1: entries of the segment table, the last ends the stream
-  std::uint64_t palettes_offset = 0;
-  std::uint64_t row_palettes_offset = 0;
+  std::uint64_t strips = 0;           ///< row blocks of 16 per matrix: ceil(rows / 16)
+  std::uint64_t tiles_per_strip = 0;  ///< ceil(cols / 64)
+  std::uint64_t tiles = 0;            ///< batch * strips * tiles_per_strip
+  std::uint64_t padded_rows = 0;      ///< batch * strips * 16: entries of the row palette table
+  std::uint64_t segments = 0;         ///< tiles / 64 + 1: entries of the segment table, the last ends the stream
+  std::uint64_t tiles_offset = 0;
   std::uint64_t segment_starts_offset = 0;
   std::uint64_t tile_starts_offset = 0;
-  std::uint64_t tiles_offset = 0;
+  std::uint64_t row_palettes_offset = 0;
+  std::uint64_t palettes_offset = 0;
   std::uint64_t exceptions_offset = 0;
 
   /// Whole blob with `exception_units` 16-bit units.
@@ -149,12 +149,12 @@ UNWEIGHT_HOST_DEVICE constexpr TiledGeometry tiled_geometry(std::uint64_t batch,
   g.tiles = batch * g.strips * g.tiles_per_strip;
   g.padded_rows = batch * g.strips * kTileRows;
   g.segments = g.tiles / kTilesPerSegment + 1;
-  g.palettes_offset = kHeaderBytes;
-  g.row_palettes_offset = g.palettes_offset + align_up(std::uint64_t{palette_count} * kPaletteSize, kAlignment);
-  g.segment_starts_offset = g.row_palettes_offset + align_up(g.padded_rows, kAlignment);
+  g.tiles_offset = kHeaderBytes;
+  g.segment_starts_offset = g.tiles_offset + g.tiles * kTileBytes;
   g.tile_starts_offset = g.segment_starts_offset + align_up(g.segments * sizeof(std::uint32_t), kAlignment);
-  g.tiles_offset = g.tile_starts_offset + align_up((g.tiles + 1) * sizeof(std::uint16_t), kAlignment);
-  g.exceptions_offset = g.tiles_offset + g.tiles * kTileBytes;
+  g.row_palettes_offset = g.tile_starts_offset + align_up((g.tiles + 1) * sizeof(std::uint16_t), kAlignment);
+  g.palettes_offset = g.row_palettes_offset + align_up(g.padded_rows, kAlignment);
+  g.exceptions_offset = g.palettes_offset + align_up(std::uint64_t{palette_count} * kPaletteSize, kAlignment);
   return g;
 }
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "support/tensors.hpp"
-
 #include <bit>
 #include <cmath>
 
@@ -20,18 +19,30 @@ std::uint16_t to_bf16(float value) {
 
 std::string name_of(Filling filling) {
   switch (filling) {
-    case Filling::kTrained: return "trained";
-    case Filling::kConstant: return "constant";
-    case Filling::kTwoSymbols: return "two_symbols";
-    case Filling::kZeros: return "zeros";
-    case Filling::kEveryValue: return "every_value";
-    case Filling::kUniformBits: return "uniform_bits";
-    case Filling::kOutlierRows: return "outlier_rows";
-    case Filling::kOutlierColumns: return "outlier_columns";
-    case Filling::kEscapes15: return "escapes_15";
-    case Filling::kEscapes1p5: return "escapes_1p5";
-    case Filling::kSparse: return "sparse";
-    case Filling::kRareSpecials: return "rare_specials";
+    case Filling::kTrained:
+      return "trained";
+    case Filling::kConstant:
+      return "constant";
+    case Filling::kTwoSymbols:
+      return "two_symbols";
+    case Filling::kZeros:
+      return "zeros";
+    case Filling::kEveryValue:
+      return "every_value";
+    case Filling::kUniformBits:
+      return "uniform_bits";
+    case Filling::kOutlierRows:
+      return "outlier_rows";
+    case Filling::kOutlierColumns:
+      return "outlier_columns";
+    case Filling::kEscapes15:
+      return "escapes_15";
+    case Filling::kEscapes1p5:
+      return "escapes_1p5";
+    case Filling::kSparse:
+      return "sparse";
+    case Filling::kRareSpecials:
+      return "rare_specials";
   }
   return "?";
 }
@@ -66,12 +77,23 @@ std::vector<std::uint16_t> make_tensor(const MatrixShape& shape, Filling filling
       const std::uint16_t trained = to_bf16(static_cast<float>(sigma * random.normal()));
       std::uint16_t value = trained;
       switch (filling) {
-        case Filling::kTrained: break;
-        case Filling::kConstant: value = 0x3f80; break;
-        case Filling::kTwoSymbols: value = random.below(3) == 0 ? 0x7f7f : 0x8001; break;
-        case Filling::kZeros: value = 0; break;
-        case Filling::kEveryValue: value = static_cast<std::uint16_t>(at + seed); break;
-        case Filling::kUniformBits: value = static_cast<std::uint16_t>(random.next()); break;
+        case Filling::kTrained:
+          break;
+        case Filling::kConstant:
+          value = 0x3f80;
+          break;
+        case Filling::kTwoSymbols:
+          value = random.below(3) == 0 ? 0x7f7f : 0x8001;
+          break;
+        case Filling::kZeros:
+          value = 0;
+          break;
+        case Filling::kEveryValue:
+          value = static_cast<std::uint16_t>(at + seed);
+          break;
+        case Filling::kUniformBits:
+          value = static_cast<std::uint16_t>(random.next());
+          break;
         case Filling::kOutlierRows:
           if (row % 11 == 5) value = static_cast<std::uint16_t>(random.next());
           break;

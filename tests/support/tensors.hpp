@@ -34,24 +34,24 @@ class Random {
 std::uint16_t to_bf16(float value);
 
 enum class Filling {
-  kTrained,          ///< row sigma 0.02 * 2^(0.5 n): the synthetic recipe
-  kConstant,         ///< one value
-  kTwoSymbols,       ///< two values far apart
+  kTrained,     ///< row sigma 0.02 * 2^(0.5 n): the synthetic recipe
+  kConstant,    ///< one value
+  kTwoSymbols,  ///< two values far apart
   kZeros,
-  kEveryValue,       ///< all 65,536 bit patterns in turn: NaNs, infinities, subnormals, -0
-  kUniformBits,      ///< random 16-bit patterns: does not compress
-  kOutlierRows,      ///< trained, but every 11th row is random bits
-  kOutlierColumns,   ///< trained, but every 37th column is 2^40 times larger
-  kEscapes15,        ///< trained, but 15% of the values have an exponent from anywhere in a range of 60
-  kEscapes1p5,       ///< the same with 1.5%
-  kSparse,           ///< trained, two thirds exact zeros
-  kRareSpecials,     ///< trained, with a NaN, an infinity, a subnormal or a -0 now and then
+  kEveryValue,      ///< all 65,536 bit patterns in turn: NaNs, infinities, subnormals, -0
+  kUniformBits,     ///< random 16-bit patterns: does not compress
+  kOutlierRows,     ///< trained, but every 11th row is random bits
+  kOutlierColumns,  ///< trained, but every 37th column is 2^40 times larger
+  kEscapes15,       ///< trained, but 15% of the values have an exponent from anywhere in a range of 60
+  kEscapes1p5,      ///< the same with 1.5%
+  kSparse,          ///< trained, two thirds exact zeros
+  kRareSpecials,    ///< trained, with a NaN, an infinity, a subnormal or a -0 now and then
 };
 
 inline constexpr std::array kAllFillings = {
-    Filling::kTrained,     Filling::kConstant,    Filling::kTwoSymbols,     Filling::kZeros,
-    Filling::kEveryValue,  Filling::kUniformBits, Filling::kOutlierRows,    Filling::kOutlierColumns,
-    Filling::kEscapes15,   Filling::kEscapes1p5,  Filling::kSparse,         Filling::kRareSpecials,
+    Filling::kTrained,    Filling::kConstant,    Filling::kTwoSymbols,  Filling::kZeros,
+    Filling::kEveryValue, Filling::kUniformBits, Filling::kOutlierRows, Filling::kOutlierColumns,
+    Filling::kEscapes15,  Filling::kEscapes1p5,  Filling::kSparse,      Filling::kRareSpecials,
 };
 
 std::string name_of(Filling filling);
