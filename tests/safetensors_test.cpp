@@ -231,7 +231,7 @@ TEST(SafetensorsHostile, LengthField) {
 }
 
 TEST(SafetensorsHostile, HeaderOverTheLimitIsRefusedBeforeAllocation) {
-  const TempFolder folder;
+  const TempFolder folder(TempFolder::Where::kDisk);
   const std::filesystem::path path = folder / "big.safetensors";
   const std::uint64_t header_bytes = 101'000'000;
   {
@@ -253,7 +253,7 @@ TEST(SafetensorsHostile, HeaderOverTheLimitIsRefusedBeforeAllocation) {
 }
 
 TEST(SafetensorsHostileSlow, LargestHeaderIsBoundedInTimeAndMemory) {
-  const TempFolder folder;
+  const TempFolder folder(TempFolder::Where::kDisk);
   const std::filesystem::path path = folder / "large.safetensors";
   std::string json = "{";
   std::uint64_t end = 0;

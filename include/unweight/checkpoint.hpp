@@ -28,12 +28,12 @@ namespace unweight {
 /// What a progress callback is told; at most about ten times a second, and once at the end. Called from one thread at a
 /// time, but not always the caller's.
 struct Progress {
-  std::uint64_t bytes_done = 0;   ///< source bytes finished, those of a continued run included
+  std::uint64_t bytes_done = 0;  ///< source bytes finished, those of a continued run included
   std::uint64_t bytes_total = 0;
   std::uint64_t bytes_resumed = 0;  ///< the part of bytes_done that an earlier run had finished
   std::uint64_t tensors_done = 0;
   std::uint64_t tensors_total = 0;
-  std::string current;            ///< the tensor or file finished last
+  std::string current;  ///< the tensor or file finished last
 };
 
 /// Return false to stop: the call ends with kCancelled and can be continued later.
@@ -47,29 +47,29 @@ enum class StoredAs : std::uint8_t {
 };
 
 struct CompressOptions {
-  unsigned threads = 0;          ///< 0: one per logical CPU
-  bool verify = true;            ///< decode every blob again and compare before it is written
-  std::uint32_t shard_index = 0; ///< this process's share of the work: 0 <= shard_index < shard_count
-  std::uint32_t shard_count = 1; ///< above 1: only this share is done; finish_compress() joins the shares
-  ProgressCallback progress;
+  unsigned threads = 0;           ///< 0: one per logical CPU
+  bool verify = true;             ///< decode every blob again and compare before it is written
+  std::uint32_t shard_index = 0;  ///< this process's share of the work: 0 <= shard_index < shard_count
+  std::uint32_t shard_count = 1;  ///< above 1: only this share is done; finish_compress() joins the shares
+  ProgressCallback progress{};
 };
 
 /// Totals of a compression.
 struct CompressReport {
-  std::uint64_t source_bytes = 0;      ///< all files
-  std::uint64_t bundle_bytes = 0;      ///< all files; 0 until the bundle is finished
+  std::uint64_t source_bytes = 0;  ///< all files
+  std::uint64_t bundle_bytes = 0;  ///< all files; 0 until the bundle is finished
   std::uint64_t tensors = 0;
   std::uint64_t tensors_blob = 0;
   std::uint64_t tensors_raw = 0;
   std::uint64_t tensors_alias = 0;
-  std::uint64_t blob_value_bytes = 0;  ///< source bytes of the tensors stored as blobs
-  std::uint64_t blob_bytes = 0;        ///< their blobs
-  std::uint64_t bytes_resumed = 0;     ///< source bytes that an earlier, interrupted run had finished
-  std::uint64_t peak_memory_bytes = 0; ///< the process's peak resident set
+  std::uint64_t blob_value_bytes = 0;   ///< source bytes of the tensors stored as blobs
+  std::uint64_t blob_bytes = 0;         ///< their blobs
+  std::uint64_t bytes_resumed = 0;      ///< source bytes that an earlier, interrupted run had finished
+  std::uint64_t peak_memory_bytes = 0;  ///< the process's peak resident set
   double seconds = 0;
-  bool finished = false;               ///< the bundle stands under its final name
-  bool verified = false;               ///< every blob was decoded and compared before it was written
-  std::vector<std::string> warnings;   ///< for example: config.json already has a quantization_config
+  bool finished = false;              ///< the bundle stands under its final name
+  bool verified = false;              ///< every blob was decoded and compared before it was written
+  std::vector<std::string> warnings;  ///< for example: config.json already has a quantization_config
 };
 
 /// Compresses `source` (a folder, or one .safetensors file) into the folder `out`. Every file of a folder is carried,
@@ -89,7 +89,7 @@ struct CompressReport {
 
 struct DecompressOptions {
   unsigned threads = 0;
-  ProgressCallback progress;
+  ProgressCallback progress{};
 };
 
 struct DecompressReport {
@@ -107,14 +107,14 @@ struct DecompressReport {
 
 struct VerifyOptions {
   unsigned threads = 0;
-  std::filesystem::path against;  ///< empty, or the source: every file is compared bit for bit
-  ProgressCallback progress;
+  std::filesystem::path against{};  ///< empty, or the source: every file is compared bit for bit
+  ProgressCallback progress{};
 };
 
 struct VerifyReport {
   std::uint64_t files = 0;
   std::uint64_t tensors = 0;
-  std::uint64_t bytes = 0;         ///< source bytes covered
+  std::uint64_t bytes = 0;  ///< source bytes covered
   std::uint64_t peak_memory_bytes = 0;
   bool compared_with_source = false;
   double seconds = 0;
@@ -122,22 +122,23 @@ struct VerifyReport {
 
 /// Checks a bundle without writing: structure, every blob's checksums, every tensor decoded, and the SHA-256 of every
 /// source file as it would be restored; with `against` also the source's own bytes.
-[[nodiscard]] Result<VerifyReport> verify_bundle(const std::filesystem::path& bundle, const VerifyOptions& options = {});
+[[nodiscard]] Result<VerifyReport> verify_bundle(const std::filesystem::path& bundle,
+                                                 const VerifyOptions& options = {});
 
 /// One tensor of a checkpoint or bundle, for reports.
 struct TensorReport {
-  std::string file;                     ///< relative to the folder
+  std::string file;  ///< relative to the folder
   std::string name;
-  Dtype dtype = Dtype::kBF16;           ///< of the source tensor
-  std::vector<std::uint64_t> shape;     ///< of the source tensor
-  StoredAs stored = StoredAs::kRaw;     ///< for a plain checkpoint: what compress would decide
-  std::string alias_of;                 ///< "file:name" when stored == kAlias
+  Dtype dtype = Dtype::kBF16;        ///< of the source tensor
+  std::vector<std::uint64_t> shape;  ///< of the source tensor
+  StoredAs stored = StoredAs::kRaw;  ///< for a plain checkpoint: what compress would decide
+  std::string alias_of;              ///< "file:name" when stored == kAlias
   std::uint64_t source_bytes = 0;
   std::uint64_t stored_bytes = 0;
-  double bits_per_weight = 0;           ///< 8 * stored_bytes / elements
-  double exponent_entropy_bits = 0;     ///< BF16 only
+  double bits_per_weight = 0;                           ///< 8 * stored_bytes / elements
+  double exponent_entropy_bits = 0;                     ///< BF16 only
   std::array<std::uint64_t, 256> exponent_histogram{};  ///< BF16 only
-  std::uint32_t palette_count = 0;      ///< blobs only, as all below
+  std::uint32_t palette_count = 0;                      ///< blobs only, as all below
   std::uint64_t exception_count = 0;
   std::uint64_t escaped_tiles = 0;
   std::uint64_t tile_count = 0;
@@ -148,7 +149,7 @@ struct InspectOptions {
   /// Read the values of BF16 tensors for histogram and entropy. Without it only headers and tables are read, and the
   /// tensors of a plain checkpoint count as stored unchanged.
   bool histograms = true;
-  ProgressCallback progress;
+  ProgressCallback progress{};
 };
 
 struct InspectReport {
@@ -165,10 +166,10 @@ struct InspectReport {
 /// synthetic recipe of docs/FORMAT.md (row sigma 0.02 * 2^(0.5 n)); the same seed gives the same bytes on every machine
 /// and thread count. For tests and benchmarks: the weights are random.
 struct SynthOptions {
-  std::string model;            ///< one of synth_models()
+  std::string model{};  ///< one of synth_models()
   std::uint64_t seed = 1;
   unsigned threads = 0;
-  ProgressCallback progress;
+  ProgressCallback progress{};
 };
 
 struct SynthReport {

@@ -226,7 +226,10 @@ class Assembly {
             {file.header.tensors[t].name, plan_.files[original.file].path, plan_.tensor(original).name});
       }
     }
-    return work_.write_result(kManifestPath, make_manifest(manifest));
+    const std::string text = make_manifest(manifest);
+    UNWEIGHT_TRY(work_.write_result(kManifestPath, text));
+    UNWEIGHT_ASSIGN(const std::string digest, make_manifest_digest(text));
+    return work_.write_result(kManifestDigestPath, digest);
   }
 
   /// Keeps the original of config.json or an index and writes the bundle's own. Returns the digest of the latter.

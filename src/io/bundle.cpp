@@ -144,6 +144,9 @@ Result<Bundle> open_bundle(const std::filesystem::path& path) {
   bundle.root = path;
   const std::filesystem::path manifest_path = bundle.full_path(kManifestPath);
   UNWEIGHT_ASSIGN(const std::string text, read_text(manifest_path, kMaxJsonBytes));
+  UNWEIGHT_ASSIGN(const std::string digest, make_manifest_digest(text));
+  UNWEIGHT_ASSIGN(const std::string recorded, read_text(bundle.full_path(kManifestDigestPath), kMaxJsonBytes));
+  if (digest != recorded) return bad(manifest_path, "it does not match " + std::string(kManifestDigestPath));
   auto manifest = parse_manifest(text);
   if (!manifest) return fail_within("'" + manifest_path.native() + "'", std::move(manifest).error());
   bundle.manifest = *std::move(manifest);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <io/file.hpp>
 #include <io/json_document.hpp>
 #include <io/json_text.hpp>
 #include <io/manifest.hpp>
@@ -157,6 +158,11 @@ std::string make_manifest(const Manifest& manifest) {
   json.end_array();
   json.end_object();
   return json.text() + "\n";
+}
+
+Result<std::string> make_manifest_digest(std::string_view manifest_text) {
+  UNWEIGHT_ASSIGN(std::string text, sha256_of(bytes_of(manifest_text)));
+  return text + "  manifest.json\n";
 }
 
 Result<Manifest> parse_manifest(std::string_view text) {

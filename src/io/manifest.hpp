@@ -40,6 +40,9 @@ struct Manifest {
 
 [[nodiscard]] std::string make_manifest(const Manifest& manifest);
 
+/// The text of unweight/manifest.sha256 for a manifest's text, in the form that sha256sum writes and checks.
+[[nodiscard]] Result<std::string> make_manifest_digest(std::string_view manifest_text);
+
 /// Parses and validates: known container version, acceptable and strictly ascending paths, well-formed digests, aliases
 /// of files that are there. Errors: kBadJson, kBadBundle, kUnsupportedVersion.
 [[nodiscard]] Result<Manifest> parse_manifest(std::string_view text);

@@ -22,6 +22,7 @@ namespace unweight::io {
 inline constexpr std::uint64_t kContainerVersion = 1;
 inline constexpr std::string_view kBundleFolder = "unweight";  ///< of the files that are ours
 inline constexpr std::string_view kManifestPath = "unweight/manifest.json";
+inline constexpr std::string_view kManifestDigestPath = "unweight/manifest.sha256";
 inline constexpr std::string_view kKeptFolder = "unweight/source";  ///< original bytes of changed files
 inline constexpr std::string_view kHeaderSuffix = ".header";
 inline constexpr std::string_view kConfigPath = "config.json";

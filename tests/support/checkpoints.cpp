@@ -12,8 +12,11 @@
 namespace unweight::test {
 namespace fs = std::filesystem;
 
-TempFolder::TempFolder() {
-  std::string name = (fs::temp_directory_path() / "unweight-test-XXXXXX").native();
+TempFolder::TempFolder(Where where) {
+  const fs::path memory = "/dev/shm";
+  const bool in_memory =
+      where == Where::kMemory && std::getenv("TMPDIR") == nullptr && ::access(memory.c_str(), W_OK | X_OK) == 0;
+  std::string name = ((in_memory ? memory : fs::temp_directory_path()) / "unweight-test-XXXXXX").native();
   if (::mkdtemp(name.data()) == nullptr) {
     ADD_FAILURE() << "mkdtemp " << name << ": " << std::strerror(errno);
     std::abort();

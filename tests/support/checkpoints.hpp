@@ -18,7 +18,10 @@ namespace unweight::test {
 /// A folder of its own for one test, removed at the end.
 class TempFolder {
  public:
-  TempFolder();
+  /// Small files go to memory where the system offers that: the container flushes every file to the device, and tests
+  /// that end a run at each of its steps would wait for that most of the time. TMPDIR overrides both.
+  enum class Where { kMemory, kDisk };
+  explicit TempFolder(Where where = Where::kMemory);
   TempFolder(const TempFolder&) = delete;
   TempFolder& operator=(const TempFolder&) = delete;
   ~TempFolder();
