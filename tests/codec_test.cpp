@@ -211,9 +211,9 @@ TEST(Palettes, ExceptionBaseCoversMost) {
   EXPECT_EQ(codec::best_exception_base(outside), 0);
   outside[0] = 1000;  // always representable
   outside[255] = 1;
-  EXPECT_EQ(codec::best_exception_base(outside), 192);
+  EXPECT_EQ(codec::best_exception_base(outside), 193);
   outside[100] = outside[120] = 5;
-  EXPECT_EQ(codec::best_exception_base(outside), 57);
+  EXPECT_EQ(codec::best_exception_base(outside), 58);
 }
 
 }  // namespace

@@ -31,9 +31,12 @@ TEST(Bf16, EntriesHoldEveryPositionAndExponentOfTheirRange) {
         const std::uint16_t entry = make_entry(p, exponent, b);
         ASSERT_EQ(entry_position(entry), p);
         ASSERT_EQ(entry_exponent(entry, b), exponent);
+        ASSERT_FALSE(entry_is_extended(entry));
+        ASSERT_TRUE(entry_is_extended(make_extended_entry(p)));
+        ASSERT_EQ(entry_position(make_extended_entry(p)), p);
       }
     }
-    EXPECT_EQ(held, 64) << "base " << base;
+    EXPECT_EQ(held, 63) << "base " << base;
   }
 }
 

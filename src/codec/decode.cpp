@@ -45,8 +45,12 @@ void patch_exceptions(const BlobView& blob, std::uint64_t tile, std::uint16_t* v
   }
   for (std::uint32_t i = 0; i < units; ++i) {
     const auto entry = load<std::uint16_t>(blob.exception_unit(begin + i));
+    std::uint32_t exponent = entry_exponent(entry, blob.header().exception_base);
+    if (entry_is_extended(entry)) {
+      if (++i == units) return;  // not a valid list: nothing to read
+      exponent = load<std::uint16_t>(blob.exception_unit(begin + i)) & 0xffU;
+    }
     std::uint16_t& value = value_at(values, stride, entry_position(entry));
-    const std::uint32_t exponent = entry_exponent(entry, blob.header().exception_base);
     value = static_cast<std::uint16_t>((value & 0x807fU) | exponent << 7);
   }
 }

@@ -219,16 +219,18 @@ class TiledEncoder {
         const auto found = rest.first(exceptions.per_tile[i]);
         rest = rest.subspan(found.size());
         const std::size_t before = exceptions.units.size();
-        const bool listed =
-            found.size() < kEscapedTileUnits && std::all_of(found.begin(), found.end(), [&](std::uint32_t exception) {
-              return exponent_fits_entry(static_cast<std::uint8_t>(exception >> 16), exception_base_);
-            });
-        if (listed) {
-          for (const std::uint32_t exception : found) {
-            exceptions.units.push_back(
-                make_entry(exception & 0xffff, static_cast<std::uint8_t>(exception >> 16), exception_base_));
+        for (const std::uint32_t exception : found) {
+          const std::uint32_t position = exception & 0xffff;
+          const auto exponent = static_cast<std::uint8_t>(exception >> 16);
+          if (exponent_fits_entry(exponent, exception_base_)) {
+            exceptions.units.push_back(make_entry(position, exponent, exception_base_));
+          } else {
+            exceptions.units.push_back(make_extended_entry(position));
+            exceptions.units.push_back(exponent);
           }
-        } else {
+        }
+        if (exceptions.units.size() - before >= kEscapedTileUnits) {
+          exceptions.units.resize(before);
           append_plane(strip_begin * geometry_.tiles_per_strip + i, found, exceptions.units);
         }
         exceptions.units_per_tile.push_back(static_cast<std::uint16_t>(exceptions.units.size() - before));

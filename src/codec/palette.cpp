@@ -82,7 +82,7 @@ std::size_t nearest_palette(const RowCounts& row, std::span<const Palette> dicti
 }
 
 std::uint8_t best_exception_base(const std::array<std::uint64_t, 256>& exceptions) noexcept {
-  constexpr std::size_t kSpan = format::kExceptionExponents - 1;
+  constexpr std::size_t kSpan = format::kExceptionWindow;
   std::uint64_t covered = 0;
   for (std::size_t e = 1; e <= kSpan; ++e) covered += exceptions[e];
   std::size_t best = 0;

@@ -39,7 +39,7 @@ using Palette = std::array<std::uint8_t, format::kPaletteSize>;
 /// The palette of `dictionary` that covers most values of the row; the first such on a tie.
 [[nodiscard]] std::size_t nearest_palette(const RowCounts& row, std::span<const Palette> dictionary) noexcept;
 
-/// The base b in 0..192 for which [b + 1, b + 63] covers most of the exponents counted in `exceptions`; the lowest such
+/// The base b in 0..193 for which [b + 1, b + 62] covers most of the exponents counted in `exceptions`; the lowest such
 /// on a tie.
 [[nodiscard]] std::uint8_t best_exception_base(const std::array<std::uint64_t, 256>& exceptions) noexcept;
 

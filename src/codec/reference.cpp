@@ -139,10 +139,16 @@ Bytes reference_encode(std::span<const std::uint16_t> values, const MatrixShape&
     return counts;
   };
 
-  // 6.1, 6.2: palettes and the dictionary.
+  // 6.1, 6.2: palettes and the dictionary. Rows of padding vote with the palette of their strip's first row.
   std::vector<Exponents> row_choice(rows);
   std::map<Exponents, std::uint64_t> uses;
-  for (std::uint64_t row = 0; row < rows; ++row) ++uses[row_choice[row] = choose_palette(row_counts(row))];
+  for (std::uint64_t row = 0; row < rows; ++row) {
+    row_choice[row] = choose_palette(row_counts(row));
+    const std::uint64_t row_in_matrix = row % shape.rows;
+    const bool last_strip = row_in_matrix / 16 == (shape.rows - 1) / 16;
+    ++uses[row_choice[row]];
+    if (row_in_matrix % 16 == 0 && last_strip) uses[row_choice[row]] += 16 - (shape.rows - row_in_matrix);
+  }
   std::vector<std::pair<Exponents, std::uint64_t>> ranked(uses.begin(), uses.end());
   std::sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) {
     return std::tuple(~a.second, a.first) < std::tuple(~b.second, b.first);
@@ -183,9 +189,9 @@ Bytes reference_encode(std::span<const std::uint16_t> values, const MatrixShape&
   // 6.3: the exponents that entries can hold.
   std::uint64_t best_covered = 0;
   std::uint8_t exception_base = 0;
-  for (std::uint32_t base = 0; base <= 192; ++base) {
+  for (std::uint32_t base = 0; base <= 193; ++base) {
     std::uint64_t covered = 0;
-    for (std::uint32_t e = base + 1; e <= base + 63; ++e) covered += outside[e];
+    for (std::uint32_t e = base + 1; e <= base + 62; ++e) covered += outside[e];
     if (covered > best_covered) {
       best_covered = covered;
       exception_base = static_cast<std::uint8_t>(base);
@@ -204,7 +210,6 @@ Bytes reference_encode(std::span<const std::uint16_t> values, const MatrixShape&
     std::vector<std::uint16_t> list;
     std::array<std::uint8_t, 1024> exponents;
     std::array<std::array<std::uint8_t, 32>, 32> codes{};  // [lane][index]
-    bool escaped = false;
     for (std::uint32_t p = 0; p < 1024; ++p) {
       const std::uint32_t r = position_row(p), c = position_col(p);
       const Exponents& palette = dictionary[row_palettes[strip * 16 + r]];
@@ -219,7 +224,8 @@ Bytes reference_encode(std::span<const std::uint16_t> values, const MatrixShape&
       } else if (exponent_fits_entry(exponent, exception_base)) {
         list.push_back(make_entry(p, exponent, exception_base));
       } else {
-        escaped = true;
+        list.push_back(make_extended_entry(p));
+        list.push_back(exponent);
       }
     }
     for (std::uint32_t lane = 0; lane < 32; ++lane) {
@@ -228,7 +234,7 @@ Bytes reference_encode(std::span<const std::uint16_t> values, const MatrixShape&
       std::memcpy(out + 1024 + 8 * lane + 4, &words[1], 4);
       std::memcpy(out + 1280 + 4 * lane, &words[2], 4);
     }
-    if (escaped || list.size() >= 512) {
+    if (list.size() >= 512) {
       list.clear();
       for (std::uint32_t p = 0; p < 1024; p += 2) {
         list.push_back(
@@ -308,7 +314,12 @@ std::vector<std::uint16_t> reference_decode(std::span<const std::byte> blob) {
     } else {
       for (std::uint64_t u = begin; u < begin + count; ++u) {
         const auto entry = read<std::uint16_t>(blob, h.exceptions_offset + 2 * u);
-        if (entry_position(entry) == p) rotated = rotate_exponent(entry_exponent(entry, h.exception_base));
+        std::uint8_t exponent = entry_exponent(entry, h.exception_base);
+        if (entry_is_extended(entry)) {
+          if (++u == begin + count) break;
+          exponent = static_cast<std::uint8_t>(read<std::uint16_t>(blob, h.exceptions_offset + 2 * u));
+        }
+        if (entry_position(entry) == p) rotated = rotate_exponent(exponent);
       }
     }
     values[i] = join_bf16(sign_mantissa, rotated);

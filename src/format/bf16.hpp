@@ -41,15 +41,18 @@ UNWEIGHT_HOST_DEVICE constexpr std::uint16_t join_bf16(std::uint8_t sign_mantiss
 
 UNWEIGHT_HOST_DEVICE constexpr std::uint32_t entry_position(std::uint16_t entry) { return entry & 1023u; }
 
-/// Exponent of an entry: index 0 is exponent 0 (zeros and subnormals), index i is exception_base + i.
+/// Whether the entry's exponent is the low byte of the unit that follows.
+UNWEIGHT_HOST_DEVICE constexpr bool entry_is_extended(std::uint16_t entry) { return entry >> 10 == kExtendedIndex; }
+
+/// Exponent of an entry that is not extended: index 0 is exponent 0 (zeros and subnormals), index i exception_base + i.
 UNWEIGHT_HOST_DEVICE constexpr std::uint8_t entry_exponent(std::uint16_t entry, std::uint8_t exception_base) {
   const std::uint32_t index = entry >> 10;
   return static_cast<std::uint8_t>(index == 0 ? 0 : exception_base + index);
 }
 
-/// Whether an entry can hold `exponent`.
+/// Whether an entry can hold `exponent` without extension.
 UNWEIGHT_HOST_DEVICE constexpr bool exponent_fits_entry(std::uint8_t exponent, std::uint8_t exception_base) {
-  return exponent == 0 || (exponent > exception_base && exponent < exception_base + kExceptionExponents);
+  return exponent == 0 || (exponent > exception_base && exponent <= exception_base + kExceptionWindow);
 }
 
 /// Requires exponent_fits_entry().
@@ -57,6 +60,11 @@ UNWEIGHT_HOST_DEVICE constexpr std::uint16_t make_entry(std::uint32_t position, 
                                                         std::uint8_t exception_base) {
   const std::uint32_t index = exponent == 0 ? 0u : static_cast<std::uint32_t>(exponent - exception_base);
   return static_cast<std::uint16_t>(position | index << 10);
+}
+
+/// The first of an extended entry's two units; the second is the exponent.
+UNWEIGHT_HOST_DEVICE constexpr std::uint16_t make_extended_entry(std::uint32_t position) {
+  return static_cast<std::uint16_t>(position | kExtendedIndex << 10);
 }
 
 }  // namespace unweight::format

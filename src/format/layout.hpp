@@ -74,8 +74,10 @@ static_assert(kTileBytes == 1408 && kTileBytes % kAlignment == 0);
 inline constexpr std::uint32_t kTilesPerSegment = 64;
 /// A list this long is not a list: the tile's 1024 exponent bytes stand in its place, two a unit.
 inline constexpr std::uint32_t kEscapedTileUnits = kTileValues / 2;
-inline constexpr std::uint32_t kExceptionExponents = 64;  ///< 6 bits: exponent 0, or exception_base + 1..63
-inline constexpr std::uint8_t kMaxExceptionBase = 255 - (kExceptionExponents - 1);  // 192
+inline constexpr std::uint32_t kExtendedIndex = 63;  ///< of the 6-bit index: the exponent stands in the next unit
+/// Indices 1..62 stand for exponents exception_base + 1..62; index 0 for exponent 0.
+inline constexpr std::uint32_t kExceptionWindow = kExtendedIndex - 1;
+inline constexpr std::uint8_t kMaxExceptionBase = 255 - kExceptionWindow;  // 193
 
 // ---- position of a value in its tile --------------------------------------------------------------------------------
 // A position p in [0, 1024) is a byte of the sign+mantissa plane: half (p >> 9), lane (p >> 4) & 31, byte p & 15. Lane
