@@ -159,7 +159,8 @@ unweight_status unweight_inspect(const void* blob, size_t blob_bytes, unweight_b
 /**
  * Checks every checksum of a blob: header, payload, and the decoded tensor, for which it allocates the tensor's size.
  *
- * @param blob, blob_bytes  as in unweight_inspect()
+ * @param blob              as in unweight_inspect()
+ * @param blob_bytes        as in unweight_inspect()
  * @param threads           how many to use; 0: one per logical CPU
  * @param info              as in unweight_inspect(), or NULL
  *
@@ -203,7 +204,8 @@ unweight_status unweight_encode(const uint16_t* values, size_t value_count, cons
 /**
  * Decodes the whole tensor.
  *
- * @param blob, blob_bytes  as in unweight_inspect()
+ * @param blob              as in unweight_inspect()
+ * @param blob_bytes        as in unweight_inspect()
  * @param values            receives the tensor, row-major; after an error its contents are unspecified
  * @param value_count       exactly batch * rows * cols, which is value_bytes / 2 of unweight_inspect()
  * @param threads           how many to use; 0: one per logical CPU
@@ -218,7 +220,8 @@ unweight_status unweight_decode(const void* blob, size_t blob_bytes, uint16_t* v
  * Decodes rows [row_begin, row_begin + row_count) of the tensor seen as one matrix of batch * rows rows; for streaming
  * a large tensor through a small buffer. Checks the header's checksum and the tables, but no checksum of the payload.
  *
- * @param blob, blob_bytes  as in unweight_inspect()
+ * @param blob              as in unweight_inspect()
+ * @param blob_bytes        as in unweight_inspect()
  * @param row_begin         first row, at most batch * rows
  * @param row_count         how many; may be 0
  * @param values            receives the rows, row-major; after an error its contents are unspecified
@@ -252,7 +255,8 @@ typedef struct unweight_slice_range {
  * some of the experts. Verifies the source's payload checksum first. The slice has the layout and the palettes of the
  * whole. It is never larger than the source blob, so a buffer of that size always does, in one call.
  *
- * @param blob, blob_bytes  as in unweight_inspect()
+ * @param blob              as in unweight_inspect()
+ * @param blob_bytes        as in unweight_inspect()
  * @param range             the part to cut out
  * @param out               receives the slice, or NULL together with capacity_bytes == 0: only slice_bytes is wanted.
  *                          That call takes as long as the other. After an error nothing has been written.
