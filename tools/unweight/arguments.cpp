@@ -241,7 +241,7 @@ class CommandLine {
     command
         ->add_flag_callback(
             "--no-histograms", [this] { inspect_.histograms = false; },
-            "Read headers only: no entropy, no exponent histograms")
+            "Read headers only: no entropy, histograms or estimates")
         ->group("Work");
     add_common(command);
   }
@@ -251,9 +251,17 @@ class CommandLine {
     command->add_option("OUT", synth_.out, "Folder to make; must not exist");
     auto* model =
         command->add_option("--model", synth_.model, "The model; --list shows the names")->option_text("NAME");
-    command->add_option("--seed", synth_.seed, "Seed of the random weights")
+    command
+        ->add_option_function<std::string>(
+            "--seed",
+            [this](const std::string& text) {
+              if (!parse_number(text, synth_.seed)) {
+                throw CLI::ValidationError(fmt::format("--seed {} is not a number from 0 to 2^64 - 1", text));
+              }
+            },
+            "Seed of the random weights")
         ->option_text("S")
-        ->capture_default_str()
+        ->default_str(std::to_string(synth_.seed))
         ->group("Work");
     auto* list = command->add_flag("--list", synth_.list, "Print the known models and exit");
     model->group("Work");

@@ -51,8 +51,9 @@ std::string to_text(const CompressReport& report, const std::filesystem::path& s
         {"bundle", fmt::format("{}  {}  ({} of the source)", format_bytes(report.bundle_bytes), printable(out.native()),
                                format_percent(report.bundle_bytes, report.source_bytes))});
   }
-  table.add_row({"tensors", fmt::format("{} compressed, {} raw, {} duplicates", format_count(report.tensors_blob),
-                                        format_count(report.tensors_raw), format_count(report.tensors_alias))});
+  table.add_row(
+      {"tensors", fmt::format("{} compressed, {} raw, {}", format_count(report.tensors_blob),
+                              format_count(report.tensors_raw), format_count(report.tensors_alias, "duplicate"))});
   if (report.tensors_blob > 0) {
     table.add_row({"compressed", fmt::format("{} to {}, {:.3f} bits/weight", format_bytes(report.blob_value_bytes),
                                              format_bytes(report.blob_bytes),

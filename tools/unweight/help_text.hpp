@@ -92,7 +92,7 @@ inline constexpr char kInspectDescription[] =
 inline constexpr char kInspectFooter[] =
     R"(Columns:
   stored       blob (compressed), raw (as it was), alias (same as another tensor, not stored)
-  bits/weight  stored bits for each value; 16 is uncompressed BF16
+  bits/weight  stored bits for each value, duplicates left out; 16 is uncompressed BF16
   entropy      of the exponent, in bits; 8 more (sign and mantissa) is the floor of exponent coding
   palettes     sets of 8 exponents that the rows choose from
   exceptions   values whose exponent is outside of their row's palette

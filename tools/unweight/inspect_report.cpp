@@ -10,9 +10,7 @@ namespace {
 
 // ---- text -----------------------------------------------------------------------------------------------------------
 
-std::string format_bits(double bits) { return fmt::format("{:.3f}", bits); }
-
-std::string format_entropy(std::optional<double> entropy) { return entropy ? fmt::format("{:.3f}", *entropy) : "-"; }
+std::string format_bits(std::optional<double> bits) { return bits ? fmt::format("{:.3f}", *bits) : "-"; }
 
 bool has_histogram(const TensorReport& tensor, const Inspection& inspection) {
   return tensor.dtype == Dtype::kBF16 && inspection.arguments.histograms;
@@ -46,7 +44,7 @@ std::string tensor_table(const Inspection& inspection) {
     table.add_row({(several_files ? "  " : "") + printable(tensor.name), format_shape(tensor.shape),
                    std::string(dtype_name(tensor.dtype)), format_bytes(tensor.source_bytes),
                    alias ? "-" : format_bits(tensor.bits_per_weight),
-                   has_histogram(tensor, inspection) ? fmt::format("{:.3f}", tensor.exponent_entropy_bits) : "-",
+                   has_histogram(tensor, inspection) ? format_bits(tensor.exponent_entropy_bits) : "-",
                    blob ? format_count(tensor.palette_count) : "-",
                    blob ? format_percent(tensor.exception_count, element_count(tensor), 2) : "-", stored_cell(tensor)});
   }
@@ -61,7 +59,7 @@ std::vector<std::string> totals_row(std::string name, const Totals& totals) {
           format_bytes(totals.stored_bytes),
           format_percent(totals.stored_bytes, totals.source_bytes),
           format_bits(totals.bits_per_weight()),
-          format_entropy(entropy_of(totals.exponents)),
+          format_bits(entropy_of(totals.exponents)),
           format_percent(totals.exceptions, totals.blob_elements, 2)};
 }
 
@@ -121,7 +119,7 @@ void add_totals(Json& json, const Totals& totals) {
   json.member("stored_bytes", totals.stored_bytes);
   json.member("tensors_blob", totals.blobs);
   json.member("tensors_alias", totals.aliases);
-  json.member("bits_per_weight", totals.bits_per_weight());
+  if (const auto bits = totals.bits_per_weight()) json.member("bits_per_weight", *bits);
   json.member("exception_count", totals.exceptions);
   if (const auto entropy = entropy_of(totals.exponents)) {
     json.member("exponent_entropy_bits", *entropy);
@@ -150,13 +148,18 @@ std::string inspection_text(const Inspection& inspection) {
   Table table({{}, {}});
   table.add_row({report.is_bundle ? "bundle" : "checkpoint", printable(inspection.arguments.path.native())});
   table.add_row({"source", fmt::format("{}, all files", format_bytes(report.source_bytes))});
-  table.add_row(
-      {report.is_bundle ? "stored" : "would be",
-       fmt::format("{}, {} of the source{}", format_bytes(report.stored_bytes),
-                   format_percent(report.stored_bytes, report.source_bytes), report.is_bundle ? "" : " (estimate)")});
-  table.add_row({"tensors", fmt::format("{} compressed, {} raw, {} duplicates", format_count(totals.blobs),
-                                        format_count(totals.tensors - totals.blobs - totals.aliases),
-                                        format_count(totals.aliases))});
+  if (inspection.sizes_known()) {
+    table.add_row(
+        {report.is_bundle ? "stored" : "would be",
+         fmt::format("{}, {} of the source{}", format_bytes(report.stored_bytes),
+                     format_percent(report.stored_bytes, report.source_bytes), report.is_bundle ? "" : " (estimate)")});
+    table.add_row({"tensors", fmt::format("{} compressed, {} raw, {}", format_count(totals.blobs),
+                                          format_count(totals.tensors - totals.blobs - totals.aliases),
+                                          format_count(totals.aliases, "duplicate"))});
+  } else {
+    table.add_row(
+        {"tensors", fmt::format("{}; compression was not tried (--no-histograms)", format_count(totals.tensors))});
+  }
   if (!inspection.arguments.report.empty()) {
     table.add_row({"report", printable(inspection.arguments.report.native())});
   }
@@ -170,6 +173,7 @@ std::string inspection_json(const Inspection& inspection) {
   json.begin_object();
   json.member("path", inspection.arguments.path.native());
   json.member("is_bundle", report.is_bundle);
+  json.member("sizes_known", inspection.sizes_known());
   json.member("source_bytes", report.source_bytes);
   json.member("stored_bytes", report.stored_bytes);
   if (!inspection.arguments.report.empty()) json.member("report", inspection.arguments.report.native());

@@ -14,6 +14,9 @@ struct Inspection {
   const InspectArguments& arguments;
   const InspectReport& report;
   const TensorSummary& summary;
+
+  /// Whether the sizes are those that the tensors have, or would have, in a bundle.
+  [[nodiscard]] bool sizes_known() const noexcept { return report.is_bundle || arguments.histograms; }
 };
 
 /// Tables.

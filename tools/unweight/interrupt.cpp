@@ -19,6 +19,7 @@ extern "C" void remember_signal(int signal) {
 }  // namespace
 
 void catch_interrupts() {
+  std::signal(SIGXFSZ, SIG_IGN);  // writing beyond a size limit is an error like a full disk, not the end
   struct sigaction action = {};
   action.sa_handler = remember_signal;
   action.sa_flags = SA_RESTART;

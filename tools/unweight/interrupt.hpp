@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // SIGINT and SIGTERM: the first asks the work to stop at the next safe point, the second ends the process at once.
+// SIGXFSZ is ignored.
 #pragma once
 
 namespace unweight::cli {

@@ -22,7 +22,10 @@ std::string page_name(const std::filesystem::path& path) {
 class Page {
  public:
   explicit Page(const Inspection& inspection)
-      : arguments_(inspection.arguments), report_(inspection.report), summary_(inspection.summary) {}
+      : arguments_(inspection.arguments),
+        report_(inspection.report),
+        summary_(inspection.summary),
+        sizes_known_(inspection.sizes_known()) {}
 
   std::string make() && {
     add_head();
@@ -50,7 +53,8 @@ class Page {
     add("<title>{} - unweight</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n", name, kPageStyle);
     add("<header><h1>{}</h1>\n<p>{}: {}</p></header>\n", name,
         report_.is_bundle ? "Compressed bundle"
-                          : "Checkpoint, not compressed yet: sizes are what compression would give",
+        : sizes_known_    ? "Checkpoint, not compressed yet: sizes are what compression would give"
+                          : "Checkpoint, not compressed: sizes are its own",
         safe(arguments_.path.native()));
   }
 
@@ -61,21 +65,30 @@ class Page {
   void add_tiles() {
     const Totals& totals = summary_.totals;
     add("<dl class=\"tiles\">\n");
-    add_tile(report_.is_bundle ? "Stored size" : "Size when compressed",
-             format_percent(report_.stored_bytes, report_.source_bytes),
-             fmt::format("{} of {}, all files", format_bytes(report_.stored_bytes), format_bytes(report_.source_bytes)),
-             true);
-    add_tile("Bits/weight", fmt::format("{:.3f}", totals.bits_per_weight()), "all tensors, everything counted");
+    if (sizes_known_) {
+      add_tile(
+          report_.is_bundle ? "Stored size" : "Size when compressed",
+          format_percent(report_.stored_bytes, report_.source_bytes),
+          fmt::format("{} of {}, all files", format_bytes(report_.stored_bytes), format_bytes(report_.source_bytes)),
+          true);
+    } else {
+      add_tile("Size", format_bytes(report_.source_bytes), "all files", true);
+    }
+    if (const auto bits = totals.bits_per_weight()) {
+      add_tile("Bits/weight", fmt::format("{:.3f}", *bits), "all stored tensors, everything counted");
+    }
     if (const auto entropy = entropy_of(totals.exponents)) {
       add_tile("Exponent entropy", fmt::format("{:.3f}", *entropy),
                fmt::format("bits; floor of exponent coding {:.3f}", 8 + *entropy));
-      add_tile("8 most frequent exponents", fmt::format("{:.2f}%", 100 * top8_share(totals.exponents)),
-               "of the weights");
+      add_tile("Top 8 exponents", fmt::format("{:.2f}%", 100 * top8_share(totals.exponents)),
+               "of the weights have one of the 8 most frequent");
     }
-    add_tile("Weights", format_count(totals.elements), fmt::format("{} tensors", format_count(totals.tensors)));
-    add_tile("Tensors compressed", format_count(totals.blobs),
-             fmt::format("{} raw, {} duplicates", format_count(totals.tensors - totals.blobs - totals.aliases),
-                         format_count(totals.aliases)));
+    add_tile("Weights", format_magnitude(totals.elements),
+             fmt::format("{} in {}", format_count(totals.elements), format_count(totals.tensors, "tensor")));
+    if (sizes_known_)
+      add_tile("Tensors compressed", format_count(totals.blobs),
+               fmt::format("{} raw, {}", format_count(totals.tensors - totals.blobs - totals.aliases),
+                           format_count(totals.aliases, "duplicate")));
     add("</dl>\n");
   }
 
@@ -84,8 +97,7 @@ class Page {
     const std::string chart = layer_chart(summary_);
     if (chart.empty()) return;
     add("<section>\n<h2>Bits per weight by layer</h2>\n<p>One line for each kind of tensor; the number in the legend "
-        "is "
-        "the kind's average.</p>\n{}</section>\n",
+        "is the kind's average. The vertical axis does not begin at 0.</p>\n<div class=\"wide\">{}</div></section>\n",
         chart);
   }
 
@@ -95,17 +107,17 @@ class Page {
         "<i class=\"key raw\"></i>raw");
     if (entropy_of(summary_.totals.exponents)) {
       add(" &#160; <i class=\"key floor\"></i>floor of exponent coding: 8 bits of sign and mantissa, and the entropy "
-          "of "
-          "the exponent");
+          "of the exponent");
     }
-    add("</p>\n{}</section>\n", kind_chart(summary_));
+    add("</p>\n<div class=\"wide\">{}</div></section>\n", kind_chart(summary_));
   }
 
   void add_exponents() {
     if (!entropy_of(summary_.totals.exponents)) return;
     add("<section>\n<h2>Exponents</h2>\n<p>How often each exponent occurs in the BF16 tensors. "
         "<i class=\"key\"></i>the 8 most frequent &#160; <i class=\"key raw\"></i>all others</p>\n");
-    add("{}<div class=\"grid-of-charts\">\n", histogram_chart(summary_.totals.exponents, HistogramSize::kLarge));
+    add("<div class=\"wide\">{}</div><div class=\"grid-of-charts\">\n",
+        histogram_chart(summary_.totals.exponents, HistogramSize::kLarge));
     for (const KindSummary& kind : summary_.kinds) {
       const auto entropy = entropy_of(kind.totals.exponents);
       if (!entropy) continue;
@@ -121,8 +133,8 @@ class Page {
         "<input id=\"filter\" type=\"search\" placeholder=\"Filter by name\" aria-label=\"Filter by name\"/>\n"
         "<div class=\"scroll\"><table id=\"tensors\">\n<thead><tr><th>tensor</th><th>shape</th><th>dtype</th>"
         "<th class=\"n\">size</th><th class=\"n\">bits/weight</th><th class=\"n\">entropy</th>"
-        "<th class=\"n\">palettes</th><th "
-        "class=\"n\">exceptions</th><th>stored</th><th>file</th></tr></thead>\n<tbody>\n");
+        "<th class=\"n\">palettes</th><th class=\"n\">exceptions</th><th>stored</th><th>file</th></tr></thead>\n"
+        "<tbody>\n");
     for (const TensorReport& tensor : report_.tensors) add_tensor(tensor);
     add("</tbody>\n</table></div>\n</section>\n");
   }
@@ -140,7 +152,7 @@ class Page {
     const bool alias = tensor.stored == StoredAs::kAlias;
     const bool histogram = tensor.dtype == Dtype::kBF16 && arguments_.histograms;
     const std::uint64_t elements = element_count(tensor);
-    add("<tr><td class=\"name\">{}</td>", safe(tensor.name));
+    add("<tr><td>{}</td>", safe(tensor.name));
     add("<td data-v=\"{}\">{}</td><td>{}</td>", elements, format_shape(tensor.shape), dtype_name(tensor.dtype));
     add_number(true, static_cast<double>(tensor.source_bytes), format_bytes(tensor.source_bytes));
     add_number(!alias, tensor.bits_per_weight, fmt::format("{:.3f}", tensor.bits_per_weight));
@@ -156,6 +168,7 @@ class Page {
   const InspectArguments& arguments_;
   const InspectReport& report_;
   const TensorSummary& summary_;
+  const bool sizes_known_;
   std::string text_;
 };
 

@@ -193,7 +193,7 @@ std::string layer_chart(const TensorSummary& summary) {
   for (std::size_t i = 0; i < series.size(); ++i) {
     draw_series(svg, frame, y_axis, *series[i], i, summary.layers);
     legend += fmt::format("<li><i class=\"swatch s{}\"></i>{} <b>{:.3f}</b></li>\n", i,
-                          escape_markup(printable(series[i]->kind)), series[i]->totals.bits_per_weight());
+                          escape_markup(printable(series[i]->kind)), series[i]->totals.bits_per_weight().value_or(0));
   }
   return std::move(svg).finish() + legend + "</ul>\n";
 }
@@ -212,21 +212,23 @@ std::string kind_chart(const TensorSummary& summary) {
   double y = frame.top;
   for (const KindSummary& kind : summary.kinds) {
     const Totals& totals = kind.totals;
-    const double bits = totals.bits_per_weight();
+    const auto bits = totals.bits_per_weight();
     const std::string name = printable(kind.kind);
     const double middle = y + kRow / 2;
-    svg.label("name end", frame.left - 10, middle + 4, shorten_front(name, 32));
-    svg.bar(totals.blobs > 0 ? "bar" : "bar raw", frame.left, middle - kBar / 2,
-            frame.plot_width() * std::min(bits / kUncompressedBits, 1.0), kBar,
-            fmt::format("{}: {} in {} tensors, {:.3f} bits/weight", name, format_bytes(totals.source_bytes),
-                        format_count(totals.tensors), bits));
+    svg.label("name end", frame.left - 10, middle + 4, shorten_front(name, 32, kEllipsis));
+    if (bits) {
+      svg.bar(totals.blobs > 0 ? "bar" : "bar raw", frame.left, middle - kBar / 2,
+              frame.plot_width() * std::min(*bits / kUncompressedBits, 1.0), kBar,
+              fmt::format("{}: {} in {}, {:.3f} bits/weight", name, format_bytes(totals.source_bytes),
+                          format_count(totals.tensors, "tensor"), *bits));
+    }
     if (const auto entropy = entropy_of(totals.exponents); entropy && totals.blobs > 0) {
       const double x = frame.left + frame.plot_width() * (8 + *entropy) / kUncompressedBits;
       svg.line("floor", x, middle - kBar / 2 - 3, x, middle + kBar / 2 + 3);
     }
     svg.label("value", frame.width - frame.right + 12, middle + 4,
-              totals.tensors == totals.aliases ? fmt::format("not stored   {}", format_bytes(totals.source_bytes))
-                                               : fmt::format("{:.3f}   {}", bits, format_bytes(totals.source_bytes)));
+              bits ? fmt::format("{:.3f}   {}", *bits, format_bytes(totals.source_bytes))
+                   : fmt::format("duplicate   {}", format_bytes(totals.source_bytes)));
     y += kRow;
   }
   return std::move(svg).finish();
@@ -252,6 +254,12 @@ std::string histogram_chart(const ExponentHistogram& histogram, HistogramSize si
   std::size_t last = histogram.size() - 1;
   while (share(first) < kVisible) ++first;
   while (share(last) < kVisible) --last;
+  // Two bars as wide as the chart would look like much more than they are.
+  constexpr std::size_t kFewestSlots = 16;
+  while (last - first + 1 < kFewestSlots) {
+    if (first > 0) --first;
+    if (last + 1 < histogram.size()) ++last;
+  }
   ExponentHistogram sorted = histogram;
   std::ranges::sort(sorted, std::greater());
   const std::uint64_t eighth = std::max<std::uint64_t>(sorted[7], 1);

@@ -22,7 +22,7 @@ body { margin: 0; background: var(--paper); color: var(--ink);
 main { max-width: 1160px; margin: 0 auto; padding: 36px 20px 60px; }
 h1 { font-size: 26px; line-height: 1.25; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 18px; margin: 0 0 4px; }
-p { margin: 0 0 14px; color: var(--soft); max-width: 80ch; }
+p { margin: 0 0 14px; color: var(--soft); max-width: 100ch; }
 header p { margin: 4px 0 22px; overflow-wrap: anywhere; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 20px 22px; margin-top: 18px; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 12px; margin: 0; padding: 0; }
@@ -33,6 +33,8 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .tiles .lead { border-color: var(--accent); }
 .tiles .lead dd { color: var(--accent); }
 .chart { display: block; width: 100%; height: auto; }
+.wide { overflow-x: auto; }
+.wide .chart { min-width: 680px; }
 .chart text { fill: var(--soft); font-size: 12px; font-variant-numeric: tabular-nums; }
 .chart .name, .chart .value { fill: var(--ink); font-size: 13px; white-space: pre; }
 .chart .end { text-anchor: end; }
@@ -66,7 +68,6 @@ th { color: var(--soft); font-weight: 600; cursor: pointer; user-select: none; }
 th[aria-sort="ascending"]::after { content: " \25b2"; }
 th[aria-sort="descending"]::after { content: " \25bc"; }
 td.n, th.n { text-align: right; }
-td.name { white-space: normal; overflow-wrap: anywhere; min-width: 260px; }
 tbody tr:hover { background: color-mix(in srgb, var(--accent) 8%, transparent); }
 input { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--line); border-radius: 7px; padding: 5px 10px;
   width: min(340px, 100%); margin: 0 0 12px; }

@@ -94,7 +94,7 @@ std::string ProgressBar::line(const std::string& verb, const Progress& progress,
   const std::size_t width = display_width(text);
   constexpr std::size_t kShortestName = 8;
   if (columns > width + 2 + kShortestName && !progress.current.empty()) {
-    text += "  " + shorten_front(printable(progress.current), columns - width - 3);
+    text += "  " + shorten_front(printable(progress.current), columns - width - 3, unicode ? kEllipsis : "...");
   } else if (columns > 0 && width >= columns) {
     text = fmt::format("{} {:3.0f}%", verb, std::min(100.0, 100 * fraction));
   }

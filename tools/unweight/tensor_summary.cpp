@@ -97,12 +97,16 @@ void Totals::add(const TensorReport& tensor) {
     ++blobs;
     blob_elements += count;
   }
-  if (tensor.stored == StoredAs::kAlias) ++aliases;
+  if (tensor.stored == StoredAs::kAlias) {
+    ++aliases;
+    alias_elements += count;
+  }
   for (std::size_t i = 0; i < exponents.size(); ++i) exponents[i] += tensor.exponent_histogram[i];
 }
 
-double Totals::bits_per_weight() const {
-  return elements == 0 ? 0 : 8.0 * static_cast<double>(stored_bytes) / static_cast<double>(elements);
+std::optional<double> Totals::bits_per_weight() const {
+  if (elements == alias_elements) return std::nullopt;
+  return 8.0 * static_cast<double>(stored_bytes) / static_cast<double>(elements - alias_elements);
 }
 
 std::optional<double> entropy_of(const ExponentHistogram& histogram) {
@@ -137,8 +141,7 @@ TensorSummary summarize(std::span<const TensorReport> tensors) {
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     KindSums& kind = sums[labels.at(places[i].kind)];
     kind.all.add(tensors[i]);
-    // A duplicate that is not stored says nothing about how well the kind compresses.
-    if (places[i].layer && tensors[i].stored != StoredAs::kAlias) kind.layers[*places[i].layer].add(tensors[i]);
+    if (places[i].layer) kind.layers[*places[i].layer].add(tensors[i]);
   }
 
   for (const auto& [label, kind_sums] : sums) {

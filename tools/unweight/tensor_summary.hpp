@@ -23,13 +23,14 @@ struct Totals {
   std::uint64_t stored_bytes = 0;
   std::uint64_t blobs = 0;
   std::uint64_t aliases = 0;
+  std::uint64_t alias_elements = 0;
   std::uint64_t blob_elements = 0;
   std::uint64_t exceptions = 0;
   ExponentHistogram exponents{};  ///< of the BF16 tensors; all 0 without histograms
 
   void add(const TensorReport& tensor);
-  /// Stored bits for each element; 0 when there is none.
-  [[nodiscard]] double bits_per_weight() const;
+  /// Stored bits for each element that is stored; nullopt when there is none.
+  [[nodiscard]] std::optional<double> bits_per_weight() const;
 };
 
 /// Entropy in bits of one drawn exponent; nullopt when the histogram is empty.

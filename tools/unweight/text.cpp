@@ -8,7 +8,6 @@ namespace unweight::cli {
 namespace {
 
 constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
-constexpr std::string_view kEllipsis = "\xe2\x80\xa6";     // U+2026
 
 /// Length of the valid UTF-8 sequence at the front of `text`, or 0.
 std::size_t sequence_length(std::string_view text) {
@@ -55,20 +54,26 @@ std::string replace_sequences(std::string_view text, const Predicate& unwanted) 
   return result;
 }
 
+/// Three or four digits and the unit for that power of 1000.
+std::string scaled(std::uint64_t number, const std::array<std::string_view, 7>& units) {
+  auto value = static_cast<double>(number);
+  std::size_t unit = 0;
+  while (value >= 999.95 && unit + 1 < units.size()) {
+    value /= 1000;
+    ++unit;
+  }
+  const int digits = unit == 0 ? 0 : value < 99.995 ? 2 : 1;
+  return fmt::format("{:.{}f}{}{}", value, digits, units[unit].empty() ? "" : " ", units[unit]);
+}
+
 bool is_continuation(char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; }
 
 }  // namespace
 
-std::string format_bytes(std::uint64_t bytes) {
-  if (bytes < 1000) return fmt::format("{} B", bytes);
-  constexpr std::array<std::string_view, 6> kUnits = {"kB", "MB", "GB", "TB", "PB", "EB"};
-  auto value = static_cast<double>(bytes) / 1000;
-  std::size_t unit = 0;
-  while (value >= 999.95 && unit + 1 < kUnits.size()) {
-    value /= 1000;
-    ++unit;
-  }
-  return fmt::format("{:.{}f} {}", value, value < 99.995 ? 2 : 1, kUnits[unit]);
+std::string format_bytes(std::uint64_t bytes) { return scaled(bytes, {"B", "kB", "MB", "GB", "TB", "PB", "EB"}); }
+
+std::string format_magnitude(std::uint64_t count) {
+  return scaled(count, {"", "k", "M", "B", "T", "quadrillion", "quintillion"});
 }
 
 std::string format_rate(std::uint64_t bytes, double seconds) {
@@ -92,6 +97,10 @@ std::string format_count(std::uint64_t count) {
   return digits;
 }
 
+std::string format_count(std::uint64_t count, std::string_view noun) {
+  return fmt::format("{} {}{}", format_count(count), noun, count == 1 ? "" : "s");
+}
+
 std::string format_percent(std::uint64_t part, std::uint64_t whole, int digits) {
   if (whole == 0) return "-";
   return fmt::format("{:.{}f}%", 100.0 * static_cast<double>(part) / static_cast<double>(whole), digits);
@@ -111,15 +120,16 @@ std::size_t display_width(std::string_view text) {
   return width;
 }
 
-std::string shorten_front(std::string_view text, std::size_t width) {
+std::string shorten_front(std::string_view text, std::size_t width, std::string_view ellipsis) {
   const std::size_t have = display_width(text);
   if (have <= width) return std::string(text);
-  if (width == 0) return {};
-  for (std::size_t drop = have - width + 1; drop > 0; --drop) {
+  const std::size_t ellipsis_width = display_width(ellipsis);
+  if (width < ellipsis_width) return {};
+  for (std::size_t drop = have - width + ellipsis_width; drop > 0; --drop) {
     text.remove_prefix(1);
     while (!text.empty() && is_continuation(text.front())) text.remove_prefix(1);
   }
-  return std::string(kEllipsis).append(text);
+  return std::string(ellipsis).append(text);
 }
 
 }  // namespace unweight::cli

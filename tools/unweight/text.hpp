@@ -19,6 +19,10 @@ namespace unweight::cli {
 [[nodiscard]] std::string format_seconds(double seconds);
 /// "8,030,261,248".
 [[nodiscard]] std::string format_count(std::uint64_t count);
+/// "8.03 B": thousands, millions, billions.
+[[nodiscard]] std::string format_magnitude(std::uint64_t count);
+/// "1 tensor", "2 tensors".
+[[nodiscard]] std::string format_count(std::uint64_t count, std::string_view noun);
 /// "70.9%" of `whole`; "-" when `whole` is 0.
 [[nodiscard]] std::string format_percent(std::uint64_t part, std::uint64_t whole, int digits = 1);
 /// "[4096, 14336]".
@@ -32,6 +36,8 @@ namespace unweight::cli {
 /// Columns that printable text takes on a terminal: one a code point.
 [[nodiscard]] std::size_t display_width(std::string_view text);
 /// Printable text cut to `width` columns, its end kept (the end of a tensor's name says more than its beginning).
-[[nodiscard]] std::string shorten_front(std::string_view text, std::size_t width);
+/// `ellipsis` stands for what is cut away.
+[[nodiscard]] std::string shorten_front(std::string_view text, std::size_t width, std::string_view ellipsis);
+inline constexpr std::string_view kEllipsis = "\u2026";
 
 }  // namespace unweight::cli

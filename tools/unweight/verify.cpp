@@ -37,8 +37,8 @@ std::string to_json(const VerifyReport& report, const VerifyArguments& arguments
 std::string to_text(const VerifyReport& report, const VerifyArguments& arguments) {
   Table table({{}, {}});
   table.add_row({"intact", printable(arguments.bundle.native())});
-  table.add_row({"checked", fmt::format("{} files, {} tensors, {}", format_count(report.files),
-                                        format_count(report.tensors), format_bytes(report.bytes))});
+  table.add_row({"checked", fmt::format("{}, {}, {}", format_count(report.files, "file"),
+                                        format_count(report.tensors, "tensor"), format_bytes(report.bytes))});
   table.add_row({"compared", report.compared_with_source
                                  ? fmt::format("bit for bit with {}", printable(arguments.against.native()))
                                  : std::string("with the recorded SHA-256 of every source file")});
