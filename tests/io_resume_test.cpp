@@ -27,18 +27,11 @@ namespace {
 
 namespace fs = std::filesystem;
 using test::difference;
+using test::kSanitized;
 using test::read_tree;
 using test::run_in_child;
 using test::TempFolder;
 using test::Tree;
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#else
-constexpr bool kSanitized = false;
-#endif
 
 std::atomic<int> g_operations_left{0};
 

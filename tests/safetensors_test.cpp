@@ -278,11 +278,8 @@ TEST(SafetensorsHostileSlow, LargestHeaderIsBoundedInTimeAndMemory) {
     std::fprintf(stderr, "100 MB header, %zu tensors: %.2f s, %ld MiB\n", header ? header->tensors.size() : 0, seconds,
                  usage.ru_maxrss / 1024);
     if (!header || header->tensors.size() != end) return 1;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    return seconds < 60 ? 0 : 2;
-#else
+    if (test::kSanitized) return seconds < 60 ? 0 : 2;
     return seconds < 15 ? (usage.ru_maxrss < 640 * 1024 ? 0 : 3) : 2;
-#endif
   });
   ASSERT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), 0);

@@ -15,6 +15,14 @@
 
 namespace unweight::test {
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
+#elif defined(__has_feature)
+inline constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#else
+inline constexpr bool kSanitized = false;  ///< whether a sanitizer makes this build slow and hungry
+#endif
+
 /// A folder of its own for one test, removed at the end.
 class TempFolder {
  public:
