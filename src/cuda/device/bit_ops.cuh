@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The two instructions that decoding lives on, each with a host twin of the same result: code built from them runs on
+// the CPU bit for bit as on the device.
+#pragma once
+
+#include <cstdint>
+#include <format/layout.hpp>
+
+/// Before a loop over registers, whose indices must be constants. Compilers for the CPU do not know the order.
+#if defined(__CUDA_ARCH__)
+#define UNWEIGHT_UNROLL _Pragma("unroll")
+#else
+#define UNWEIGHT_UNROLL
+#endif
+
+namespace unweight::device {
+
+/// PRMT: byte i of the result is byte (selector >> 4 * i) & 7 of the eight bytes of `low`, then `high`. Only the lower
+/// 16 bits of `selector` count, and bit 3 of each nibble must be 0 (it would ask for the byte's sign, eight times).
+/// Not __byte_perm(): that masks the selector, an instruction that decoding does not need.
+UNWEIGHT_HOST_DEVICE inline std::uint32_t byte_permute(std::uint32_t low, std::uint32_t high, std::uint32_t selector) {
+#if defined(__CUDA_ARCH__)
+  std::uint32_t result;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(result) : "r"(low), "r"(high), "r"(selector));
+  return result;
+#else
+  const std::uint64_t bytes = std::uint64_t{high} << 32 | low;
+  std::uint32_t result = 0;
+  for (std::uint32_t i = 0; i < 4; ++i) {
+    result |= static_cast<std::uint32_t>(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+  }
+  return result;
+#endif
+}
+
+/// Bits of `if_set` where `mask` has ones, of `if_clear` elsewhere: one LOP3, which the compiler finds by itself.
+UNWEIGHT_HOST_DEVICE constexpr std::uint32_t select_bits(std::uint32_t mask, std::uint32_t if_set,
+                                                         std::uint32_t if_clear) {
+  return (mask & if_set) | (~mask & if_clear);
+}
+
+}  // namespace unweight::device
