@@ -313,6 +313,13 @@ TEST(Container, RefusesBadSources) {
   EXPECT_FALSE(fs::exists(folder / "out.partial"));
 }
 
+TEST(Container, MessagesStayOnOneLine) {
+  const TempFolder folder;
+  write_file(folder / "source/line\nbreak\x7f.safetensors", "junk, longer than eight bytes");
+  expect_error(compress_checkpoint(folder / "source", folder / "out"), ErrorCode::kBadSafetensors,
+               "line\\x0abreak\\x7f.safetensors");
+}
+
 TEST(Container, RefusesABundleAsSource) {
   const TempFolder folder;
   test::write_small_checkpoint(folder / "source");

@@ -308,18 +308,20 @@ TEST_F(Resume, SharesRunAtTheSameTime) {
 // -------------------------------------------------------------------------------------------------------
 
 TEST_F(Resume, FileSizeLimitIsACleanError) {
-  for (const rlim_t limit : {4096U, 20'000U, 60'000U}) {
-    const int status = run_in_child([&] {
-      ::signal(SIGXFSZ, SIG_IGN);
-      const struct rlimit bound = {limit, limit};
-      ::setrlimit(RLIMIT_FSIZE, &bound);
-      const auto result = compress();
-      if (result || result.error().code != ErrorCode::kNoSpace) return 1;
-      return result.error().message.find(".partial") != std::string::npos ? 0 : 2;
-    });
-    ASSERT_TRUE(WIFEXITED(status));
-    EXPECT_EQ(WEXITSTATUS(status), 0) << limit;
-    EXPECT_FALSE(fs::exists(out_));
+  for (const unsigned threads : {1U, 8U}) {
+    for (const rlim_t limit : {4096U, 20'000U, 60'000U}) {
+      const int status = run_in_child([&] {
+        ::signal(SIGXFSZ, SIG_IGN);
+        const struct rlimit bound = {limit, limit};
+        ::setrlimit(RLIMIT_FSIZE, &bound);
+        const auto result = compress_checkpoint(source_, out_, {.threads = threads});
+        if (result || result.error().code != ErrorCode::kNoSpace) return 1;
+        return result.error().message.find(".partial") != std::string::npos ? 0 : 2;
+      });
+      ASSERT_TRUE(WIFEXITED(status));
+      EXPECT_EQ(WEXITSTATUS(status), 0) << limit;
+      EXPECT_FALSE(fs::exists(out_));
+    }
   }
   EXPECT_EQ(difference(source_tree_, read_tree(source_)), "");
   ASSERT_TRUE(compress().has_value());

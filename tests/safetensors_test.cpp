@@ -209,6 +209,8 @@ TEST(SafetensorsHostile, NamesStayOnOneLineOfTheMessage) {
   const auto header = parse("{\"" + name + "\":3}", 0);
   ASSERT_FALSE(header.has_value());
   EXPECT_LT(header.error().message.size(), 300U);
+  expect_refused("{\"a\\nb\":3}", 0, "tensor 'a\\nb'");
+  expect_refused("{\"a\":{\"dtype\":\"U\\n8\"}}", 0, "dtype 'U\\n8' is unknown");
 }
 
 TEST(SafetensorsHostile, LengthField) {

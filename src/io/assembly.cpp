@@ -131,6 +131,7 @@ class Assembly {
     }
     UNWEIGHT_ASSIGN(const std::size_t intact, count_intact(place.data, place.begin, records_[s], control_));
     records_[s].resize(intact);
+    control_.add_bytes(segment.source_bytes);
     return {};
   }
 

@@ -112,7 +112,7 @@ Result<TensorEntry> parse_entry(std::string_view name, simdjson::dom::element va
       std::string_view text;
       if (member.value.get(text) != simdjson::SUCCESS) return bad(tensor + ": dtype is not a string");
       const auto dtype = dtype_by_name(text);
-      if (!dtype) return bad(tensor + ": dtype '" + std::string(text.substr(0, 40)) + "' is unknown");
+      if (!dtype) return bad(tensor + ": dtype " + io::quoted_name(text) + " is unknown");
       entry.dtype = *dtype;
     } else if (seen == &has_shape) {
       UNWEIGHT_ASSIGN(entry.shape, parse_extents(tensor, "shape", member.value));

@@ -60,11 +60,11 @@ class ShareRun {
     UNWEIGHT_TRY(resume());
     std::uint64_t largest = 0;
     for (const Job& job : jobs_) largest = std::max(largest, cost_of(job));
-    MemoryBudget budget(std::max(kMemoryBytes, largest), control_);
+    budget_.emplace(std::max(kMemoryBytes, largest), control_);
 
     const unsigned hashers = threads_ == 1 ? 0 : std::clamp(threads_ / 2, 1U, 4U);
     run_workers(threads_ + hashers, control_, [&](unsigned worker) -> Result<void> {
-      if (worker < threads_) UNWEIGHT_TRY(store_tensors(budget));
+      if (worker < threads_) UNWEIGHT_TRY(store_tensors());
       return process_files();
     });
     return control_.outcome();
@@ -141,7 +141,7 @@ class ShareRun {
 
   // ---- tensors ------------------------------------------------------------------------------------------------------
 
-  Result<void> store_tensors(MemoryBudget& budget) {
+  Result<void> store_tensors() {
     for (;;) {
       Prepared prepared;
       {
@@ -150,15 +150,15 @@ class ShareRun {
         const std::lock_guard lock(admission_);
         if (next_job_ == jobs_.size() || control_.stopped()) return {};
         prepared.job = jobs_[next_job_++];
-        prepared.lease = budget.acquire(cost_of(prepared.job));
+        prepared.lease = budget_->acquire(cost_of(prepared.job));
       }
       if (control_.stopped()) return {};
-      UNWEIGHT_TRY(prepare(prepared, budget));
+      UNWEIGHT_TRY(prepare(prepared));
       UNWEIGHT_TRY(deliver(std::move(prepared)));
     }
   }
 
-  Result<void> prepare(Prepared& prepared, const MemoryBudget& budget) {
+  Result<void> prepare(Prepared& prepared) {
     const TensorEntry& entry = entry_of(prepared.job);
     if (!is_blob_candidate(entry)) {
       prepared.from_source = true;
@@ -166,7 +166,8 @@ class ShareRun {
     }
     const PlannedFile& file = file_of(prepared.job);
     // A tensor that fills half of the memory leaves room for one other only: it gets half of the threads.
-    const std::uint64_t share = (cost_of(prepared.job) * threads_ + budget.limit_bytes() - 1) / budget.limit_bytes();
+    const std::uint64_t share =
+        (cost_of(prepared.job) * threads_ + budget_->limit_bytes() - 1) / budget_->limit_bytes();
     const auto threads = static_cast<unsigned>(std::clamp<std::uint64_t>(share, 1, threads_));
     UNWEIGHT_ASSIGN(const File source, File::open(plan_.source.full_path(file.path)));
     UNWEIGHT_ASSIGN(Buffer values, read_tensor(source, file.header.data_begin + entry.begin, entry));
@@ -263,6 +264,7 @@ class ShareRun {
   const unsigned threads_;
   WorkControl& control_;
 
+  std::optional<MemoryBudget> budget_;  ///< outlives the segments: what still waits there gives its memory back
   std::deque<OpenSegment> segments_;
   std::vector<Job> jobs_;
   std::mutex admission_;

@@ -7,6 +7,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <type_traits>
 #include <unweight/result.hpp>
@@ -38,11 +39,28 @@ namespace unweight::io {
   return tl::unexpected<Error>(std::move(error));
 }
 
+/// A message stays one line, whatever paths and names it quotes: control characters are written as \xNN.
+[[nodiscard]] inline std::string on_one_line(std::string_view text) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string line;
+  for (const char c : text) {
+    const auto code = static_cast<unsigned char>(c);
+    if (code >= 0x20 && code != 0x7f) {
+      line += c;
+    } else {
+      line += {'\\', 'x', kDigits[code >> 4], kDigits[code & 15]};
+    }
+  }
+  return line;
+}
+
 /// Runs `body`, which returns a Result, and turns what the standard library throws into one.
 template <class Body>
 [[nodiscard]] auto guarded(const Body& body) noexcept -> std::invoke_result_t<const Body&> {
   try {
-    return body();
+    auto result = body();
+    if (!result) result.error().message = on_one_line(result.error().message);
+    return result;
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kOutOfMemory, "out of memory");
   } catch (const std::length_error&) {
