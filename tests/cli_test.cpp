@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <gtest/gtest.h>
+#include <map>
 #include <simdjson.h>
 #include <sstream>
 #include <string>
@@ -344,6 +345,32 @@ TEST_F(Cli, NamesFromFilesCannotDoHarm) {
   bool found = false;
   for (const auto tensor : document["tensors"]) found = found || std::string_view(tensor["name"]) == evil;
   EXPECT_TRUE(found);
+}
+
+TEST_F(Cli, KindsComeFromNames) {
+  const std::vector<std::pair<std::string, std::string>> expected = {
+      {"embeddings.word_embeddings.weight", "word_embeddings"},
+      {"encoder.layer.0.attention.self.query.weight", "query"},
+      {"encoder.layer.0.attention.self.query.bias", "query.bias"},
+      {"encoder.layer.0.attention.output.dense.weight", "attention.output.dense"},
+      {"encoder.layer.0.output.dense.weight", "output.dense"},
+      {"encoder.layer.0.intermediate.dense.weight", "intermediate.dense"},
+      {"layers.11.mlp.experts.0.up_proj.weight", "experts.up_proj"},
+      {"layers.11.mlp.experts.127.up_proj.weight", "experts.up_proj"},
+      {"layers.11.mlp.shared_expert.up_proj.weight", "shared_expert.up_proj"},
+      {"99999999999999999999.weight", "99999999999999999999"},
+      {"weight", "weight"},
+      {"..", ".."},
+  };
+  std::vector<TensorData> tensors;
+  for (const auto& [name, kind] : expected) tensors.push_back(random_tensor(name, Dtype::kF16, {2}, 1));
+  write_file(folder_ / "names.safetensors", make_safetensors(tensors));
+  const auto document = parse(succeed({"inspect", "--json", "names.safetensors"}));
+  std::map<std::string, std::string> kinds;
+  for (const auto tensor : document["tensors"]) {
+    kinds[std::string(std::string_view(tensor["name"]))] = std::string_view(tensor["kind"]);
+  }
+  for (const auto& [name, kind] : expected) EXPECT_EQ(kinds[name], kind) << name;
 }
 
 TEST_F(Cli, InspectsACheckpointWithABitOfEverything) {

@@ -67,7 +67,7 @@ class Page {
     add("<dl class=\"tiles\">\n");
     if (sizes_known_) {
       add_tile(
-          report_.is_bundle ? "Stored size" : "Size when compressed",
+          report_.is_bundle ? "Stored size" : "Compressed size",
           format_percent(report_.stored_bytes, report_.source_bytes),
           fmt::format("{} of {}, all files", format_bytes(report_.stored_bytes), format_bytes(report_.source_bytes)),
           true);

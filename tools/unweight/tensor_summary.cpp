@@ -59,7 +59,7 @@ Place place_of(std::string_view name) {
 std::string join_last(const Path& path, std::size_t count) {
   std::string text;
   for (std::size_t i = path.size() - count; i < path.size(); ++i) {
-    if (!text.empty()) text += '.';
+    if (i > path.size() - count) text += '.';
     text += path[i];
   }
   return text;
@@ -74,7 +74,7 @@ std::map<Path, std::string> shortest_labels(const std::set<Path>& paths) {
   std::map<Path, std::string> labels;
   for (const Path& path : paths) {
     std::size_t count = path.back() == "bias" ? std::min<std::size_t>(2, path.size()) : 1;
-    while (count < path.size() && uses[join_last(path, count)] > 1) ++count;
+    while (count < path.size() && (path[path.size() - count].empty() || uses[join_last(path, count)] > 1)) ++count;
     labels[path] = join_last(path, count);
   }
   return labels;
