@@ -430,8 +430,9 @@ TEST(BlobGolden, DecodeForEver) {
       }
       std::ifstream file(path, std::ios::binary);
       ASSERT_TRUE(file) << path;
-      const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-      const auto blob = std::as_bytes(std::span(text));
+      std::vector<std::byte> blob(static_cast<std::size_t>(std::filesystem::file_size(path)));
+      file.read(reinterpret_cast<char*>(blob.data()), static_cast<std::streamsize>(blob.size()));
+      ASSERT_TRUE(file) << path;
       ASSERT_TRUE(verify_blob(blob)) << path;
       EXPECT_EQ(decoded(blob).value(), values) << path;
       EXPECT_EQ(codec::reference_decode(blob), values) << path;
