@@ -123,6 +123,20 @@ TEST(DeviceDecode, BytePermuteSelectsBytes) {
   EXPECT_EQ(device::byte_permute(0x33221100U, 0x77665544U, 0xffff0527U), 0x00552277U) << "upper half must not count";
 }
 
+TEST(DeviceDecode, SelectsBits) {
+  EXPECT_EQ(device::select_bits(0xffff0000U, 0x12345678U, 0x9abcdef0U), 0x1234def0U);
+  EXPECT_EQ(device::select_bits(0x80808080U, 0xffffffffU, 0), 0x80808080U);
+  EXPECT_EQ(device::select_bits(0x80808080U, 0, 0xffffffffU), 0x7f7f7f7fU);
+  test::Random random(9);
+  for (int round = 0; round < 1000; ++round) {
+    const auto a = static_cast<std::uint32_t>(random.next()), b = static_cast<std::uint32_t>(random.next());
+    const auto c = static_cast<std::uint32_t>(random.next());
+    ASSERT_EQ(device::select_bits(a, b, c), (a & b) | (~a & c));
+    ASSERT_EQ((device::logic3<0x96>(a, b, c)), a ^ b ^ c);
+    ASSERT_EQ((device::logic3<0xe8>(a, b, c)), (a & b) | (a & c) | (b & c));
+  }
+}
+
 TEST(DeviceDecode, JoinsEveryValue) {
   for (std::uint32_t v = 0; v < 65536; v += 4) {
     std::uint32_t sign_mantissa = 0, rotated = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The two instructions that decoding lives on, each with a host twin of the same result: code built from them runs on
+// The instructions that decoding lives on, each with a host twin of the same result: code built from them runs on
 // the CPU bit for bit as on the device.
 #pragma once
 
@@ -34,10 +34,29 @@ UNWEIGHT_HOST_DEVICE inline std::uint32_t byte_permute(std::uint32_t low, std::u
 #endif
 }
 
-/// Bits of `if_set` where `mask` has ones, of `if_clear` elsewhere: one LOP3, which the compiler finds by itself.
-UNWEIGHT_HOST_DEVICE constexpr std::uint32_t select_bits(std::uint32_t mask, std::uint32_t if_set,
-                                                         std::uint32_t if_clear) {
-  return (mask & if_set) | (~mask & if_clear);
+/// LOP3: bit i of the result is bit 4 a + 2 b + c of `kTable`, where a, b, c are bit i of the operands. A table is the
+/// wanted expression of 0xf0, 0xcc and 0xaa.
+template <std::uint8_t kTable>
+UNWEIGHT_HOST_DEVICE inline std::uint32_t logic3(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+#if defined(__CUDA_ARCH__)
+  std::uint32_t result;
+  asm("lop3.b32 %0, %1, %2, %3, %4;" : "=r"(result) : "r"(a), "r"(b), "r"(c), "n"(kTable));
+  return result;
+#else
+  std::uint32_t result = 0;
+  for (std::uint32_t i = 0; i < 32; ++i) {
+    const std::uint32_t entry = (a >> i & 1) << 2 | (b >> i & 1) << 1 | (c >> i & 1);
+    result |= (kTable >> entry & 1U) << i;
+  }
+  return result;
+#endif
+}
+
+/// Bits of `if_set` where `mask` has ones, of `if_clear` elsewhere. Written in C++ with a constant mask, the compiler
+/// makes two instructions of it.
+UNWEIGHT_HOST_DEVICE inline std::uint32_t select_bits(std::uint32_t mask, std::uint32_t if_set,
+                                                      std::uint32_t if_clear) {
+  return logic3<(0xf0 & 0xcc) | (~0xf0 & 0xaa)>(mask, if_set, if_clear);
 }
 
 }  // namespace unweight::device

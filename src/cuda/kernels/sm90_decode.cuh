@@ -7,8 +7,9 @@
 //          tables      2.06 B a tile (where its exceptions begin), 1 B a row (its palette), 8 B a palette
 //   out    values      any row stride >= K; 16-byte stores where address and stride allow it
 //
-//   bytes  11.23 bits in + 16 bits out a value. 28672 x 4096: 165 MB + 235 MB, 142 us at 2.8 TB/s: the floor.
-//   work   about 4.5 instructions a value; at the floor an SM has time for 34. Only memory matters.
+//   bytes  11.23 bits in + 16 bits out a value. 28672 x 4096: 165 MB + 235 MB, 133 us at the 3.0 TB/s of a copy: the
+//          floor.
+//   work   about 11 instructions a value; at the floor a multiprocessor issues 34. Only memory matters.
 //
 // Every warp works alone: no producer, no barrier wider than a warp. A warp takes kTilesPerWarp tiles and asks for all
 // their bytes before it uses any, so that a multiprocessor's warps keep several tens of KB of loads in flight:
@@ -20,7 +21,7 @@
 // Neighbouring warps take neighbouring tiles, and thread blocks are dispatched in order, so the chip reads one region
 // and writes the same few rows at a time.
 //
-// Limits: tiles, rows and columns below 2^31; a strip's tiles may straddle thread blocks.
+// Limits: tiles, rows and columns below 2^31.
 #pragma once
 
 #include <cstddef>
@@ -33,14 +34,12 @@
 
 namespace unweight::sm90 {
 
+/// The best of 21 that were measured (docs/kernels.md): 2, 4 or 16 warps, 1, 3 or 4 tiles a warp, a run of neighbouring
+/// tiles for each warp, and evict-first loads or stores are up to 7% slower.
 struct DecodeConfig {
   static constexpr std::uint32_t kWarps = 8;
   static constexpr std::uint32_t kTilesPerWarp = 2;
   static constexpr std::uint32_t kBlocksPerSm = 4;  ///< caps registers at 64
-  /// Distance between a warp's tiles: kWarps interleaves the block's warps, 1 gives each a run of its own.
-  static constexpr std::uint32_t kTileStep = kWarps;
-  static constexpr bool kStreamingLoads = true;    ///< tiles leave the caches first
-  static constexpr bool kStreamingStores = false;  ///< values leave the caches first
 };
 
 /// Where things lie. All addresses are device memory.
@@ -69,11 +68,10 @@ struct DecodeTraits {
   static constexpr std::uint32_t kThreads = Config::kWarps * device::kLanes;
   static constexpr std::uint32_t kTilesPerBlock = Config::kWarps * Config::kTilesPerWarp;
   static_assert(2 * Config::kTilesPerWarp <= device::kLanes, "one load of a warp fetches all its exception ranges");
-  static_assert(Config::kTileStep == 1 || Config::kTileStep == Config::kWarps, "otherwise tiles are left out");
 
-  /// First tile of a warp.
+  /// First tile of a warp; the next ones follow at a distance of kWarps, so that a block's warps advance side by side.
   static __device__ std::uint32_t first_tile(std::uint32_t block, std::uint32_t warp) {
-    return block * kTilesPerBlock + warp * (Config::kTileStep == 1 ? Config::kTilesPerWarp : 1);
+    return block * kTilesPerBlock + warp;
   }
 };
 
@@ -98,7 +96,7 @@ struct Loader {
 
   /// Lane 2 i + e: unit at which the exceptions of the warp's tile i begin (e = 0) and end (e = 1).
   __device__ std::uint32_t exception_bounds(std::uint32_t first_tile) const {
-    const std::uint32_t tile = first_tile + lane / 2 * Config::kTileStep + lane % 2;
+    const std::uint32_t tile = first_tile + lane / 2 * Config::kWarps + lane % 2;
     if (lane >= 2 * Config::kTilesPerWarp || tile > params.tile_count) return 0;
     return params.segment_starts[tile / format::kTilesPerSegment] + params.tile_starts[tile];
   }
@@ -106,10 +104,10 @@ struct Loader {
   __device__ device::LaneTile lane_tile(std::uint32_t tile) const {
     const std::byte* at = params.tiles + std::uint64_t{tile} * format::kTileBytes;
     const auto* halves = reinterpret_cast<const uint4*>(at);
-    const uint4 first = load(halves + lane);
-    const uint4 second = load(halves + device::kLanes + lane);
-    const uint2 codes01 = load(reinterpret_cast<const uint2*>(at + format::kCodes01Offset) + lane);
-    const std::uint32_t codes2 = load(reinterpret_cast<const std::uint32_t*>(at + format::kCodes2Offset) + lane);
+    const uint4 first = __ldg(halves + lane);
+    const uint4 second = __ldg(halves + device::kLanes + lane);
+    const uint2 codes01 = __ldg(reinterpret_cast<const uint2*>(at + format::kCodes01Offset) + lane);
+    const std::uint32_t codes2 = __ldg(reinterpret_cast<const std::uint32_t*>(at + format::kCodes2Offset) + lane);
     return {{first.x, first.y, first.z, first.w, second.x, second.y, second.z, second.w},
             {codes01.x, codes01.y, codes2}};
   }
@@ -134,13 +132,6 @@ struct Loader {
       const std::uint16_t* units = params.exceptions + begin + device::plane_unit(lane, g);
       rotated[g] = units[0] | std::uint32_t{units[1]} << 16;
     }
-  }
-
- private:
-  template <class T>
-  static __device__ T load(const T* at) {
-    if constexpr (Config::kStreamingLoads) return __ldcs(at);
-    return __ldg(at);
   }
 };
 
@@ -226,12 +217,7 @@ struct Writer {
     UNWEIGHT_UNROLL
     for (std::uint32_t r = 0; r < format::kTileRows; r += kRowsPerStore) {
       const auto* from = reinterpret_cast<const uint4*>(staging + device::staged_chunk(first_row + r, chunk));
-      auto* to = reinterpret_cast<uint4*>(out + r * params.row_stride);
-      if constexpr (Config::kStreamingStores) {
-        __stcs(to, *from);
-      } else {
-        *to = *from;
-      }
+      *reinterpret_cast<uint4*>(out + r * params.row_stride) = *from;
     }
   }
 
@@ -262,7 +248,7 @@ __global__ void __launch_bounds__(DecodeTraits<Config>::kThreads, Config::kBlock
   UNWEIGHT_UNROLL
   for (std::uint32_t i = 0; i < Config::kTilesPerWarp; ++i) {
     // Past the end the last tile again, which is then left unused: loads without a branch go out together.
-    inputs[i].lane_tile = loader.lane_tile(min(first_tile + i * Config::kTileStep, params.tile_count - 1));
+    inputs[i].lane_tile = loader.lane_tile(min(first_tile + i * Config::kWarps, params.tile_count - 1));
   }
   std::uint32_t strip = first_tile / params.tiles_per_strip;
   device::LanePalettes palettes = loader.palettes(strip);
@@ -271,14 +257,14 @@ __global__ void __launch_bounds__(DecodeTraits<Config>::kThreads, Config::kBlock
     TileInput& input = inputs[i];
     input.exceptions_begin = __shfl_sync(kAllLanes, bounds, 2 * i);
     input.exception_units = __shfl_sync(kAllLanes, bounds, 2 * i + 1) - input.exceptions_begin;
-    if (first_tile + i * Config::kTileStep >= params.tile_count) input.exception_units = 0;
+    if (first_tile + i * Config::kWarps >= params.tile_count) input.exception_units = 0;
     input.unit = loader.unit(input.exceptions_begin, input.exception_units);
   }
 
   // Decode, patch and write tile by tile.
   UNWEIGHT_UNROLL
   for (std::uint32_t i = 0; i < Config::kTilesPerWarp; ++i) {
-    const std::uint32_t tile = first_tile + i * Config::kTileStep;
+    const std::uint32_t tile = first_tile + i * Config::kWarps;
     if (tile >= params.tile_count) return;
     const std::uint32_t tile_strip = tile / params.tiles_per_strip;
     if (tile_strip != strip) palettes = loader.palettes(strip = tile_strip);
