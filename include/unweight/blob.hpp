@@ -39,14 +39,14 @@ struct BlobInfo {
   BlobLayout layout = BlobLayout::kRaw;
   std::uint16_t version_major = 0;
   std::uint16_t version_minor = 0;
-  std::uint64_t blob_bytes = 0;         ///< whole blob: header, tables, padding, payload
-  std::uint64_t value_bytes = 0;        ///< the tensor it stands for: 2 * batch * rows * cols
-  std::uint64_t tile_count = 0;         ///< 0 for a raw blob
-  std::uint64_t exception_count = 0;    ///< values whose exponent is outside their row's palette, in listed tiles
-  std::uint64_t escaped_tiles = 0;      ///< tiles that store a whole exponent plane instead of a list
-  std::uint32_t palette_count = 0;      ///< distinct palettes of 8 exponents
-  std::uint64_t content_checksum = 0;   ///< XXH3-64 of the tensor's bytes
-  double bits_per_weight = 0;           ///< 8 * blob_bytes / values; 0 for an empty tensor
+  std::uint64_t blob_bytes = 0;        ///< whole blob: header, tables, padding, payload
+  std::uint64_t value_bytes = 0;       ///< the tensor it stands for: 2 * batch * rows * cols
+  std::uint64_t tile_count = 0;        ///< 0 for a raw blob
+  std::uint64_t exception_count = 0;   ///< values whose exponent is outside their row's palette, in listed tiles
+  std::uint64_t escaped_tiles = 0;     ///< tiles that store a whole exponent plane instead of a list
+  std::uint32_t palette_count = 0;     ///< distinct palettes of 8 exponents
+  std::uint64_t content_checksum = 0;  ///< XXH3-64 of the tensor's bytes
+  double bits_per_weight = 0;          ///< 8 * blob_bytes / values; 0 for an empty tensor
 };
 
 struct EncodeOptions {
@@ -54,8 +54,8 @@ struct EncodeOptions {
 };
 
 struct DecodeOptions {
-  unsigned threads = 1;         ///< 0: one per logical CPU
-  bool verify_checksums = true; ///< compare the checksum of the decoded tensor with the recorded one
+  unsigned threads = 1;          ///< 0: one per logical CPU
+  bool verify_checksums = true;  ///< compare the checksum of the decoded tensor with the recorded one
 };
 
 /// A part of a tensor: matrices [batch_begin, batch_end), rows [row_begin, row_end), columns [col_begin, col_end).

@@ -23,8 +23,26 @@ namespace unweight {
 
 /// Element types of safetensors, by their names in the file.
 enum class Dtype : std::uint8_t {
-  kBool, kU8, kI8, kF8E5M2, kF8E4M3, kF8E8M0, kI16, kU16, kF16, kBF16, kI32, kU32, kF32, kC64, kF64, kI64, kU64,
-  kF4, kF6E2M3, kF6E3M2,
+  kBool,
+  kU8,
+  kI8,
+  kF8E5M2,
+  kF8E4M3,
+  kF8E8M0,
+  kI16,
+  kU16,
+  kF16,
+  kBF16,
+  kI32,
+  kU32,
+  kF32,
+  kC64,
+  kF64,
+  kI64,
+  kU64,
+  kF4,
+  kF6E2M3,
+  kF6E3M2,
 };
 
 /// Width of one element in bits (4 and 6 exist). Never 0.
@@ -45,10 +63,10 @@ struct TensorEntry {
 
 /// A parsed and validated header.
 struct SafetensorsHeader {
-  std::vector<TensorEntry> tensors;                                ///< ordered by begin, end, name
-  std::vector<std::pair<std::string, std::string>> metadata;       ///< __metadata__, in file order
-  std::uint64_t data_begin = 0;                                    ///< 8 + N: file offset of the data area
-  std::uint64_t data_bytes = 0;                                    ///< size of the data area
+  std::vector<TensorEntry> tensors;                           ///< ordered by begin, end, name
+  std::vector<std::pair<std::string, std::string>> metadata;  ///< __metadata__, in file order
+  std::uint64_t data_begin = 0;                               ///< 8 + N: file offset of the data area
+  std::uint64_t data_bytes = 0;                               ///< size of the data area
 };
 
 inline constexpr std::uint64_t kMaxSafetensorsHeaderBytes = 100'000'000;
@@ -59,9 +77,9 @@ inline constexpr std::uint64_t kMaxSafetensorsHeaderBytes = 100'000'000;
 
 /// Makes the first 8 + N bytes of a file: the length and the JSON, padded with spaces so that the data area begins at a
 /// multiple of `alignment` (a power of two) and not before `min_data_begin`. Offsets are taken from `tensors`.
-[[nodiscard]] std::string make_safetensors_header(
-    std::span<const TensorEntry> tensors, std::span<const std::pair<std::string, std::string>> metadata,
-    std::uint64_t alignment = 128, std::uint64_t min_data_begin = 0);
+[[nodiscard]] std::string make_safetensors_header(std::span<const TensorEntry> tensors,
+                                                  std::span<const std::pair<std::string, std::string>> metadata,
+                                                  std::uint64_t alignment = 128, std::uint64_t min_data_begin = 0);
 
 }  // namespace unweight
 #pragma GCC visibility pop
