@@ -35,7 +35,7 @@
 namespace unweight::sm90 {
 
 /// The best of 21 variants on large matrices and within 0.2% of the best on small ones (docs/kernels.md). 2, 4 or 16
-/// warps, 1, 3 or 4 tiles a warp, neighbouring tiles for a warp, and evict-first loads are 1 to 7% slower.
+/// warps, 1, 3 or 4 tiles a warp, neighbouring tiles for a warp, and evict-first loads are slower, by up to 7%.
 struct DecodeConfig {
   static constexpr std::uint32_t kWarps = 8;
   static constexpr std::uint32_t kTilesPerWarp = 2;
