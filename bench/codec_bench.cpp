@@ -11,8 +11,8 @@
 // the machine for a while disturbs all of them. With --lockstep a round begins when a line is read from standard input
 // and ends with the line "done", so that another program can run its own operations in between. The last line is JSON.
 //
-// Operations that allocate their result pay for its pages, like a caller who keeps it: encode() always does, `decode`
-// writes to memory that was never touched before. `decode warm` writes to one buffer that is used again and again.
+// Every operation writes to one buffer that is used again and again, as a loop over tensors does; only those called
+// "untouched" write to memory that the process has not touched before, and so pay for its pages too.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
@@ -144,8 +144,13 @@ double decode_all(const std::vector<Tensor>& tensors, std::uint16_t* out, const 
   });
 }
 
-std::vector<Operation> codec_operations(const std::vector<Tensor>& tensors, std::span<std::uint16_t> warm,
-                                        unsigned threads) {
+/// Memory that every round of every operation uses again.
+struct WarmBuffers {
+  std::vector<std::uint16_t> values;
+  std::vector<std::byte> blobs;
+};
+
+std::vector<Operation> codec_operations(const std::vector<Tensor>& tensors, WarmBuffers& warm, unsigned threads) {
   const auto decode = [&tensors](std::uint16_t* out, unweight::DecodeOptions options) {
     return decode_all(tensors, out, [&](const Tensor& tensor, std::span<std::uint16_t> values) {
       value_of(unweight::decode(tensor.blob, values, options));
@@ -153,6 +158,16 @@ std::vector<Operation> codec_operations(const std::vector<Tensor>& tensors, std:
   };
   return {
       {"encode",
+       threads,
+       [&tensors, &warm, threads] {
+         return seconds([&] {
+           for (const Tensor& tensor : tensors) {
+             value_of(unweight::encode_into(tensor.values, tensor.shape, warm.blobs, {threads}));
+           }
+         });
+       },
+       {}},
+      {"encode untouched",
        threads,
        [&tensors, threads] {
          std::vector<std::vector<std::byte>> blobs(tensors.size());  // freed after the clock has stopped
@@ -165,35 +180,29 @@ std::vector<Operation> codec_operations(const std::vector<Tensor>& tensors, std:
        {}},
       {"decode",
        threads,
-       [=] {
-         const auto out = untouched_values(warm.size());
-         return decode(out.get(), {threads, true});
+       [=, &warm] {
+         return decode(warm.values.data(), {threads, true});
        },
        {}},
       {"decode unchecked",
        threads,
-       [=] {
-         const auto out = untouched_values(warm.size());
-         return decode(out.get(), {threads, false});
+       [=, &warm] {
+         return decode(warm.values.data(), {threads, false});
        },
        {}},
-      {"decode warm",
+      {"decode untouched",
        threads,
-       [=] {
-         return decode(warm.data(), {threads, true});
-       },
-       {}},
-      {"decode warm unchecked",
-       threads,
-       [=] {
-         return decode(warm.data(), {threads, false});
+       [=, &warm] {
+         const auto out = untouched_values(warm.values.size());
+         return decode(out.get(), {threads, true});
        },
        {}},
   };
 }
 
 /// zstd sees the whole file as one buffer, on one thread.
-std::vector<Operation> zstd_operations(std::span<const std::uint16_t> values, std::vector<char>& frame) {
+std::vector<Operation> zstd_operations(std::span<const std::uint16_t> values, WarmBuffers& warm,
+                                       std::vector<char>& frame) {
   const std::size_t bound = ZSTD_compressBound(values.size_bytes());
   frame.resize(bound);
   frame.resize(zstd_size(ZSTD_compress(frame.data(), bound, values.data(), values.size_bytes(), kZstdLevel)));
@@ -206,19 +215,13 @@ std::vector<Operation> zstd_operations(std::span<const std::uint16_t> values, st
   return {
       {"zstd compress",
        1,
-       [=] {
-         const auto out = std::make_unique_for_overwrite<char[]>(bound);
-         return seconds(
-             [&] { zstd_size(ZSTD_compress(out.get(), bound, values.data(), values.size_bytes(), kZstdLevel)); });
+       [=, &warm] {
+         return seconds([&] {
+           zstd_size(ZSTD_compress(warm.blobs.data(), bound, values.data(), values.size_bytes(), kZstdLevel));
+         });
        },
        {}},
-      {"zstd decompress",
-       1,
-       [=] {
-         const auto out = untouched_values(values.size());
-         return seconds([&] { decompress(out.get()); });
-       },
-       {}},
+      {"zstd decompress", 1, [=, &warm] { return seconds([&] { decompress(warm.values.data()); }); }, {}},
   };
 }
 
@@ -283,9 +286,15 @@ int main(int argc, char** argv) {
     const std::vector<std::uint16_t> values = read_values(path);
     const std::vector<unsigned> thread_counts = counts_up_to(max_threads);
     const std::vector<Tensor> tensors = encode_checked(values, shapes, thread_counts);
-    std::vector<std::uint16_t> warm(values.size());
+    WarmBuffers warm;
+    warm.values.resize(values.size());
+    std::size_t blob_bytes = ZSTD_compressBound(values.size() * sizeof(std::uint16_t));
+    for (const Tensor& tensor : tensors) {
+      blob_bytes = std::max(blob_bytes, static_cast<std::size_t>(value_of(unweight::encode_bound(tensor.shape))));
+    }
+    warm.blobs.resize(blob_bytes);
     std::vector<char> frame;
-    std::vector<Operation> operations = zstd_operations(values, frame);
+    std::vector<Operation> operations = zstd_operations(values, warm, frame);
     for (const unsigned threads : thread_counts) {
       for (Operation& operation : codec_operations(tensors, warm, threads)) operations.push_back(std::move(operation));
     }
