@@ -286,13 +286,11 @@ int main(int argc, char** argv) {
     const std::vector<std::uint16_t> values = read_values(path);
     const std::vector<unsigned> thread_counts = counts_up_to(max_threads);
     const std::vector<Tensor> tensors = encode_checked(values, shapes, thread_counts);
-    WarmBuffers warm;
-    warm.values.resize(values.size());
     std::size_t blob_bytes = ZSTD_compressBound(values.size() * sizeof(std::uint16_t));
     for (const Tensor& tensor : tensors) {
       blob_bytes = std::max(blob_bytes, static_cast<std::size_t>(value_of(unweight::encode_bound(tensor.shape))));
     }
-    warm.blobs.resize(blob_bytes);
+    WarmBuffers warm{std::vector<std::uint16_t>(values.size()), std::vector<std::byte>(blob_bytes)};
     std::vector<char> frame;
     std::vector<Operation> operations = zstd_operations(values, warm, frame);
     for (const unsigned threads : thread_counts) {
