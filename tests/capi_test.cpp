@@ -296,7 +296,7 @@ TEST_F(CApi, DecodeRefusesWrongSizes) {
   EXPECT_FAILS(unweight_decode_rows(blob_.data(), blob_.size(), 80, 1, decoded_.data(), 192, 1),
                UNWEIGHT_INVALID_ARGUMENT, "the tensor has 80");
   EXPECT_FAILS(unweight_decode_rows(blob_.data(), blob_.size(), UINT64_MAX, 1, decoded_.data(), 192, 1),
-               UNWEIGHT_INVALID_ARGUMENT, "out of range");
+               UNWEIGHT_INVALID_ARGUMENT, "row_begin = 18446744073709551615 and row_count = 1 are out of range");
 }
 
 TEST_F(CApi, RefusesNullAndMisalignedPointers) {

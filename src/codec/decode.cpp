@@ -4,6 +4,7 @@
 #include <array>
 #include <codec/decode.hpp>
 #include <codec/open.hpp>
+#include <codec/out_of_memory.hpp>
 #include <codec/parallel.hpp>
 #include <codec/strips.hpp>
 #include <fmt/format.h>
@@ -92,8 +93,9 @@ Result<void> decode_rows_with(const TileKernels& kernels, const BlobView& blob, 
   const MatrixShape shape = shape_of(blob);
   const std::uint64_t rows = shape.batch * shape.rows;
   if (row_begin > rows || row_count > rows - row_begin) {
-    return fail(ErrorCode::kInvalidArgument, fmt::format("rows {} to {} are out of range: the tensor has {}", row_begin,
-                                                         row_begin + row_count, rows));
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("row_begin = {} and row_count = {} are out of range: the tensor has {} rows", row_begin,
+                            row_count, rows));
   }
   if (values.size() != row_count * shape.cols) {
     return fail(ErrorCode::kShapeMismatch, fmt::format("buffer of {} values for {} rows of {}, which are {}",
@@ -180,7 +182,7 @@ Result<void> decode(std::span<const std::byte> blob, std::span<std::uint16_t> va
   if (!view) return tl::unexpected(view.error());
   return codec::decode_with(codec::tile_kernels(), *view, values, options);
 } catch (const std::bad_alloc&) {
-  return fail(ErrorCode::kOutOfMemory, fmt::format("out of memory while decoding {} values", values.size()));
+  return codec::fail_out_of_memory("decoding {} values", values.size());
 }
 
 Result<void> decode_rows(std::span<const std::byte> blob, std::uint64_t row_begin, std::uint64_t row_count,
@@ -189,7 +191,7 @@ Result<void> decode_rows(std::span<const std::byte> blob, std::uint64_t row_begi
   if (!view) return tl::unexpected(view.error());
   return codec::decode_rows_with(codec::tile_kernels(), *view, row_begin, row_count, values, options.threads);
 } catch (const std::bad_alloc&) {
-  return fail(ErrorCode::kOutOfMemory, fmt::format("out of memory while decoding {} values", values.size()));
+  return codec::fail_out_of_memory("decoding {} values", values.size());
 }
 
 }  // namespace unweight

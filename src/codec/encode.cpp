@@ -10,6 +10,7 @@
 #include <bit>
 #include <codec/encode.hpp>
 #include <codec/open.hpp>
+#include <codec/out_of_memory.hpp>
 #include <codec/palette.hpp>
 #include <codec/parallel.hpp>
 #include <codec/strips.hpp>
@@ -389,20 +390,22 @@ Result<std::uint64_t> encode_with(const TileKernels& kernels, std::span<const st
 
 }  // namespace codec
 
-Result<std::uint64_t> encode_bound(const MatrixShape& shape) {
+Result<std::uint64_t> encode_bound(const MatrixShape& shape) try {
   const std::uint64_t values = format::saturated_values(shape.batch, shape.rows, shape.cols);
   if (values == format::kMaxValues) {
     return fail(ErrorCode::kInvalidArgument, fmt::format("shape {} x {} x {} is too large: 2^48 values or more",
                                                          shape.batch, shape.rows, shape.cols));
   }
   return format::raw_blob_bytes(values);
+} catch (const std::bad_alloc&) {
+  return codec::fail_out_of_memory("refusing a shape that is too large");
 }
 
 Result<std::uint64_t> encode_into(std::span<const std::uint16_t> values, const MatrixShape& shape,
                                   std::span<std::byte> out, const EncodeOptions& options) try {
   return codec::encode_with(codec::tile_kernels(), values, shape, out, codec::resolve_threads(options.threads));
 } catch (const std::bad_alloc&) {
-  return fail(ErrorCode::kOutOfMemory, fmt::format("out of memory while encoding {} values", values.size()));
+  return codec::fail_out_of_memory("encoding {} values", values.size());
 }
 
 Result<std::vector<std::byte>> encode(std::span<const std::uint16_t> values, const MatrixShape& shape,
@@ -416,7 +419,7 @@ Result<std::vector<std::byte>> encode(std::span<const std::uint16_t> values, con
   blob.resize(static_cast<std::size_t>(*size));
   return blob;
 } catch (const std::bad_alloc&) {
-  return fail(ErrorCode::kOutOfMemory, fmt::format("out of memory while encoding {} values", values.size()));
+  return codec::fail_out_of_memory("encoding {} values", values.size());
 }
 
 }  // namespace unweight

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <codec/decode.hpp>
 #include <codec/open.hpp>
+#include <codec/out_of_memory.hpp>
 #include <codec/parallel.hpp>
 #include <new>
 
@@ -39,10 +40,12 @@ BlobInfo describe(const BlobView& blob) {
 
 }  // namespace
 
-Result<BlobInfo> inspect(std::span<const std::byte> blob) {
+Result<BlobInfo> inspect(std::span<const std::byte> blob) try {
   const auto view = codec::open_blob(blob);
   if (!view) return tl::unexpected(view.error());
   return describe(*view);
+} catch (const std::bad_alloc&) {
+  return codec::fail_out_of_memory("inspecting a blob of {} bytes", blob.size());
 }
 
 Result<BlobInfo> verify_blob(std::span<const std::byte> blob, const DecodeOptions& options) try {
@@ -57,7 +60,7 @@ Result<BlobInfo> verify_blob(std::span<const std::byte> blob, const DecodeOption
   }
   return describe(*view);
 } catch (const std::bad_alloc&) {
-  return fail(ErrorCode::kOutOfMemory, "out of memory while verifying a blob");
+  return codec::fail_out_of_memory("verifying a blob of {} bytes", blob.size());
 }
 
 }  // namespace unweight

@@ -4,6 +4,7 @@
 #include <codec/decode.hpp>
 #include <codec/encode.hpp>
 #include <codec/open.hpp>
+#include <codec/out_of_memory.hpp>
 #include <codec/parallel.hpp>
 #include <codec/strips.hpp>
 #include <fmt/format.h>
@@ -116,7 +117,7 @@ Result<std::vector<std::byte>> slice(std::span<const std::byte> bytes, const Sli
   if (auto ok = codec::check_payload(*blob, 1); !ok) return tl::unexpected(ok.error());
   return tiled ? slice_tiled(*blob, range) : slice_raw(*blob, range);
 } catch (const std::bad_alloc&) {
-  return fail(ErrorCode::kOutOfMemory, fmt::format("out of memory while slicing a blob of {} bytes", bytes.size()));
+  return codec::fail_out_of_memory("slicing a blob of {} bytes", bytes.size());
 }
 
 static_assert(kSliceRows == format::kTileRows && kSliceCols == format::kTileCols);
