@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Installs a build into an empty prefix and uses it as a stranger would: find_package from examples/, pkg-config, the
-# command line tool. usage: install_test.sh SOURCE_DIR BUILD_DIR CXX_COMPILER C_COMPILER GENERATOR
+# Installs a build into an empty prefix and uses it as a stranger would: find_package from examples/, the CUDA part where
+# it was built, pkg-config, the command line tool. usage: install_test.sh SOURCE_DIR BUILD_DIR CXX_COMPILER C_COMPILER GENERATOR
 set -euo pipefail
 source_dir=$1 build_dir=$2 cxx=$3 cc=$4 generator=$5
 
@@ -12,8 +12,14 @@ prefix=$work/prefix
 
 cmake --install "$build_dir" --prefix "$prefix" >"$work/install.log"
 
-# Nothing but public headers, and none forgotten.
-diff <(cd "$source_dir/include" && find . -type f | sort) <(cd "$prefix/include" && find . -type f | sort)
+have_cuda=0
+[[ -n $(find "$prefix" -name libunweight_cuda.a) ]] && have_cuda=1
+
+# Nothing but public headers, and none forgotten. That of the CUDA part comes with its library.
+public_headers() {
+  (cd "$source_dir/include" && find . -type f | sort) | if ((have_cuda)); then cat; else grep -v '/cuda\.hpp$'; fi
+}
+diff <(public_headers) <(cd "$prefix/include" && find . -type f | sort)
 
 # The installed package does not know where it was built.
 if grep -rlF -e "$source_dir" -e "$build_dir" "$prefix"/lib*/cmake "$prefix"/lib*/pkgconfig; then
@@ -31,6 +37,20 @@ while read -r program; do
   echo "$(basename "$program"): $("$program" | tail -n 1)"
   "$program" | grep -qx identical
 done <<<"$programs"
+
+# A project without the CUDA language; it runs on machines without a device too, and says that there is none.
+cuda_project=(cmake -G "$generator" -S "$source_dir/tests/install/cuda" -B "$work/cuda" -DCMAKE_PREFIX_PATH="$prefix"
+  -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_CXX_FLAGS=-Werror)
+if ((have_cuda)); then
+  "${cuda_project[@]}"
+  cmake --build "$work/cuda"
+  "$work/cuda/device_blob"
+elif "${cuda_project[@]}" >"$work/cuda.log" 2>&1; then
+  echo "find_package(unweight COMPONENTS cuda) succeeds without a CUDA part" >&2
+  exit 1
+else
+  tr -s '\n ' ' ' <"$work/cuda.log" | grep -oF "this unweight was built without its CUDA part"
+fi
 
 if command -v pkg-config >/dev/null; then
   PKG_CONFIG_PATH=$(dirname "$(find "$prefix" -name unweight.pc)")
