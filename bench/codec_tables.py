@@ -3,7 +3,8 @@
 """Markdown tables from bench/results/codec_cpu.json; run alone, renews those in bench/README.md."""
 
 import json
-from pathlib import Path
+
+import records
 
 BEGIN = "<!-- codec tables: made by bench/run-codec -->"
 END = "<!-- end of codec tables -->"
@@ -78,14 +79,9 @@ def markdown(results: dict) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def renew(readme: Path, tables: str) -> None:
-    """Puts the tables between the two marks of the file."""
-    text = readme.read_text()
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    readme.write_text(f"{before}{BEGIN}\n{tables}{END}{after}")
+def renew(tables: str) -> None:
+    records.renew_tables(BEGIN, END, tables)
 
 
 if __name__ == "__main__":
-    folder = Path(__file__).resolve().parent
-    renew(folder / "README.md", markdown(json.loads((folder / "results" / "codec_cpu.json").read_text())))
+    renew(markdown(json.loads((records.RESULTS / "codec_cpu.json").read_text())))

@@ -3,7 +3,6 @@
 """Makes the inputs, runs codec_bench and the zipnn baseline in alternation, writes the results. See bench/run-codec."""
 
 import argparse
-import datetime
 import importlib.util
 import json
 import os
@@ -16,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "bench" / "baselines"), str(ROOT / "scripts"), str(ROOT / "bench")]
+BENCH = Path(__file__).resolve().parent
+sys.path[:0] = [str(BENCH), str(BENCH / "baselines"), str(BENCH.parent / "scripts")]
 
 import codec_tables  # noqa: E402
+import records  # noqa: E402
 import zipnn_baseline  # noqa: E402
 from convert_to_bf16 import round_to_bf16  # noqa: E402
 
-RESULTS = ROOT / "bench" / "results" / "codec_cpu.json"
-README = ROOT / "bench" / "README.md"
+RESULTS = records.RESULTS / "codec_cpu.json"
 # What the measured code is made of; changes elsewhere do not make a result dirty.
 MEASURED_PATHS = ["include/unweight/blob.hpp", "src/codec", "src/format", "cmake", "bench/*.cpp", "bench/*.py",
                   "bench/CMakeLists.txt", "bench/baselines"]  # fmt: skip
@@ -138,24 +137,6 @@ def run_case(name: str, tensors: list[np.ndarray], arguments: argparse.Namespace
     }
 
 
-def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return "unknown"
-
-
-def commit() -> str:
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], check=True, capture_output=True, text=True).stdout
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", *MEASURED_PATHS)
-        return git("rev-parse", "--short=12", "HEAD").strip() + ("-dirty" if changed.strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bench", type=Path, required=True, help="the codec_bench program")
@@ -165,7 +146,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     arguments.work.mkdir(parents=True, exist_ok=True)
-    load = os.getloadavg()[0]
+    machine, commit = records.machine(), records.commit(MEASURED_PATHS)
     try:
         cases = [run_case(name, tensors, arguments) for name, tensors in make_cases()]
     except (OSError, RuntimeError) as error:
@@ -176,9 +157,9 @@ def main() -> int:
     builds = [case.pop("build") for case in cases]
     results = {
         "command": f"bench/run-codec --rounds {arguments.rounds} --max-threads {arguments.max_threads}",
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-        "commit": commit(),
-        "machine": {"cpu": cpu_model(), "cpus": os.cpu_count(), "system": os.uname().release, "load_before": load},
+        "date": records.today(),
+        "commit": commit,
+        "machine": machine,
         "versions": {**builds[0], "zipnn": zipnn_baseline.VERSION, "numpy": np.__version__,
                      "python": sys.version.split()[0]},  # fmt: skip
         "rounds": arguments.rounds,
@@ -187,7 +168,7 @@ def main() -> int:
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     tables = codec_tables.markdown(results)
-    codec_tables.renew(README, tables)
+    codec_tables.renew(tables)
     print(tables)
     return 0
 
