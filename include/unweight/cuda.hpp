@@ -5,6 +5,8 @@
 //
 //   auto blob = DeviceBlob::create(host_bytes, device_bytes);    // validates; keeps neither buffer
 //   auto done = decode(*blob, device_values, cols, stream);      // asynchronous
+//   auto config = choose_matmul_config(*blob, tokens);
+//   done = matmul(*blob, {.x = x, .x_stride = k, .y = y, .y_stride = n, .tokens = tokens}, *config, stream);
 //
 // Built for compute capability 9.0 (H100, H200, GH200). Everything here is thread-safe; there is no global state.
 #pragma once
@@ -50,6 +52,8 @@ class DeviceBlob {
   /// Of a tiled blob; 0 otherwise.
   [[nodiscard]] std::uint32_t palette_count() const noexcept { return palette_count_; }
   [[nodiscard]] std::uint8_t exception_base() const noexcept { return exception_base_; }
+  /// Of the device that the blob lies on.
+  [[nodiscard]] std::uint32_t multiprocessors() const noexcept { return multiprocessors_; }
 
  private:
   DeviceBlob() = default;
@@ -58,9 +62,12 @@ class DeviceBlob {
   const std::byte* data_ = nullptr;
   std::uint64_t size_bytes_ = 0;
   std::uint32_t palette_count_ = 0;
+  std::uint32_t multiprocessors_ = 0;
   BlobLayout layout_ = BlobLayout::kRaw;
   std::uint8_t exception_base_ = 0;
 };
+
+// ---- full decode ----------------------------------------------------------------------------------------------------
 
 /// Decodes the whole tensor: element (b, n, k) goes to values[(b * rows + n) * row_stride + k]. Nothing else is
 /// written, also not the gaps between rows. Every one of the 65,536 bit patterns comes back as it was.
@@ -75,6 +82,73 @@ class DeviceBlob {
 /// kernel, on the stream.
 [[nodiscard]] Result<void> decode(const DeviceBlob& blob, std::uint16_t* values, std::uint64_t row_stride,
                                   cudaStream_t stream);
+
+// ---- matrix multiplication for few tokens ---------------------------------------------------------------------------
+//
+// Y[M, N] = X[M, K] * W[N, K]^T + bias[N], where M = tokens, N = rows and K = cols of one matrix of the blob. W is
+// decoded on chip: it is read once, compressed, and never written. X, Y and bias are bfloat16; products are summed in
+// float.
+//
+// Determinism. The bits of Y depend on X, W, bias and MatmulConfig::strips, and on nothing else: not on how many other
+// tokens there are, on the other members of the configuration, on the device's other work, or on whether the blob is
+// tiled or raw. So a caller who always passes the same `strips` has batch-invariant results: row m of Y has the same
+// bits for every number of tokens.
+
+inline constexpr std::uint32_t kMaxMatmulTokens = 64;
+
+/// How a multiplication runs. All members but `strips` only change its speed.
+struct MatmulConfig {
+  /// Strips of 16 output features that a thread block works on at a time: 1, 2 or 4. Fewer spread small matrices over
+  /// more of the chip; more read X less often.
+  std::uint32_t strips = 2;
+  /// Slots of the ring that weights are loaded into ahead of use, 2 to 8.
+  std::uint32_t stages = 4;
+  /// Blocks take work as they come to it, not by a fixed rule: for matrices of many thousand rows. Needs a workspace.
+  bool dynamic = false;
+  /// Programmatic dependent launch: the kernel may begin while the one before it in the stream still runs, and loads
+  /// weights meanwhile. It waits for that kernel's end before it reads X, bias or the workspace, or writes Y. The blob
+  /// itself must not be written by a kernel that may still run then.
+  bool dependent_launch = false;
+};
+
+/// Bytes of device memory, aligned to 16, that MatmulConfig::dynamic needs; zero before their first use, and zero again
+/// after each call. Calls that may run at the same time need one each.
+inline constexpr std::size_t kMatmulWorkspaceBytes = 16;
+
+/// Operands of matmul(). All addresses are device memory of the blob's device, values aligned to 2 bytes.
+struct MatmulArguments {
+  const std::uint16_t* x = nullptr;     ///< [tokens, K]; fastest when it and its rows are aligned to 16 bytes
+  std::uint64_t x_stride = 0;           ///< values between rows of x, at least K
+  std::uint16_t* y = nullptr;           ///< [tokens, N]; nothing else is written, also not the gaps between rows
+  std::uint64_t y_stride = 0;           ///< values between rows of y, at least N
+  const std::uint16_t* bias = nullptr;  ///< [N], added before rounding; or null
+  std::uint32_t tokens = 0;             ///< 0 to 64
+  std::uint64_t matrix = 0;             ///< which matrix of the blob's batch
+  void* workspace = nullptr;            ///< kMatmulWorkspaceBytes for MatmulConfig::dynamic; otherwise not used
+};
+
+/// Whether a configuration fits a number of tokens on this device: kInvalidArgument says why not. Looks at no memory.
+[[nodiscard]] Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const MatmulConfig& config);
+
+/// A configuration that suits the shape, found by rules, not by measuring. It uses no workspace.
+/// Errors: kInvalidArgument (tokens above 64).
+[[nodiscard]] Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_t tokens);
+
+/// Multiplies. Asynchronous: enqueues one kernel on `stream`. Allocates nothing, never synchronises, and may be
+/// captured into a CUDA graph. x, y and bias must not overlap what is written.
+///
+/// NaN and infinities in X, W and bias go the way of IEEE 754 products and sums; a NaN in Y is the canonical one.
+/// @param stream  of the device that the blob lies on, which must be the current one; null is the default stream
+/// Errors: kInvalidArgument (strides, alignment, null pointers, matrix, what can_implement() refuses); kNoDevice;
+/// kCuda.
+[[nodiscard]] Result<void> matmul(const DeviceBlob& weight, const MatmulArguments& arguments,
+                                  const MatmulConfig& config, cudaStream_t stream);
+
+/// Asks for `size_bytes` of the blob, from `begin_byte` on, in the device's L2 cache: for the next matrix, to be called
+/// on another stream while attention or other work leaves memory idle. Ranges are clipped to the blob. Asynchronous;
+/// one small kernel; may be captured. Errors: kNoDevice; kCuda.
+[[nodiscard]] Result<void> prefetch_l2(const DeviceBlob& weight, std::uint64_t begin_byte, std::uint64_t size_bytes,
+                                       cudaStream_t stream);
 
 }  // namespace unweight
 #pragma GCC visibility pop

@@ -3,6 +3,7 @@
 #include <cuda/kernels/sm90_decode.cuh>
 #include <cuda/launch/cuda_error.hpp>
 #include <cuda/launch/decode.hpp>
+#include <cuda/launch/device_sections.hpp>
 #include <format/layout.hpp>
 #include <new>
 #include <string>
@@ -18,15 +19,6 @@ using Traits = sm90::DecodeTraits<Config>;
 constexpr std::uint64_t kIndexLimit = std::uint64_t{1} << 31;
 
 std::string text(std::uint64_t value) { return std::to_string(value); }
-
-template <class T>
-const T* section(const DeviceBlob& blob, std::uint64_t offset) {
-  return reinterpret_cast<const T*>(blob.data() + offset);
-}
-
-bool is_aligned(const void* address, std::uint64_t alignment) {
-  return reinterpret_cast<std::uintptr_t>(address) % alignment == 0;
-}
 
 Result<void> copy_raw(const DeviceBlob& blob, std::uint16_t* values, std::uint64_t row_stride, cudaStream_t stream) {
   const MatrixShape& shape = blob.shape();

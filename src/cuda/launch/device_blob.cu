@@ -2,6 +2,7 @@
 #include <codec/open.hpp>
 #include <cuda/launch/cuda_error.hpp>
 #include <cuda/launch/decode.hpp>
+#include <cuda/launch/small_batch.hpp>
 #include <format/blob_view.hpp>
 #include <new>
 #include <string>
@@ -54,6 +55,10 @@ Result<DeviceBlob> DeviceBlob::create(std::span<const std::byte> blob, const voi
   }
   if (auto ok = check_address(device_bytes); !ok) return tl::unexpected(ok.error());
   if (auto ok = launch::load_decode(); !ok) return tl::unexpected(ok.error());
+  if (auto ok = launch::load_small_batch(); !ok) return tl::unexpected(ok.error());
+  const auto multiprocessors = launch::multiprocessors();
+  if (!multiprocessors) return tl::unexpected(multiprocessors.error());
+  result.multiprocessors_ = *multiprocessors;
   return result;
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::kOutOfMemory, "");

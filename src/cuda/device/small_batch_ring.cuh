@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the producer and the consumers of kernels/sm90_small_batch.cuh share: parameters, sizes, and the ring of slots
+// in shared memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cuda/device/tile_decode.cuh>
+#include <format/layout.hpp>
+#include <vector_types.h>
+
+namespace unweight::sm90 {
+
+/// Compile-time part of a configuration.
+template <std::uint32_t Strips, std::uint32_t TokenTiles, bool Raw>
+struct SmallBatchConfig {
+  static constexpr std::uint32_t kStrips = Strips;          ///< strips of 16 rows in an item: 1, 2 or 4
+  static constexpr std::uint32_t kTokenTiles = TokenTiles;  ///< tiles of 8 tokens: 1, 2, 4 or 8
+  static constexpr bool kRaw = Raw;                         ///< W is not compressed
+};
+
+/// Where things lie. All addresses are device memory.
+struct SmallBatchParams {
+  const std::byte* tiles;  ///< of the matrix; 128-byte aligned
+  const uint2* palettes;
+  const std::uint8_t* row_palettes;  ///< of the matrix
+  const std::uint32_t* segment_starts;
+  const std::uint16_t* tile_starts;
+  const std::uint16_t* exceptions;
+  const std::uint16_t* raw_values;  ///< of the matrix
+  const std::uint16_t* x;
+  const std::uint16_t* bias;  ///< or null
+  std::uint16_t* y;
+  std::uint32_t* next_ticket;  ///< null: block b takes items b, b + blocks, ...
+  std::uint64_t x_stride;      ///< in values
+  std::uint64_t y_stride;
+  std::uint32_t tokens;
+  std::uint32_t rows;
+  std::uint32_t cols;
+  std::uint32_t first_tile;  ///< number of the matrix's first tile in the tables
+  std::uint32_t strips;
+  std::uint32_t tiles_per_strip;
+  std::uint32_t items;
+  std::uint32_t steps;   ///< stages of an item
+  std::uint32_t stages;  ///< slots of the ring
+  std::uint32_t palette_count;
+  std::uint8_t exception_base;
+  bool dependent;           ///< launched so that it may begin before the kernel in front of it has ended
+  bool x_by_tensor_copy;    ///< otherwise by the producer's ordinary loads
+  bool raw_by_tensor_copy;  ///< otherwise the consumers load raw values themselves
+};
+
+template <class Config>
+struct SmallBatchTraits {
+  static constexpr std::uint32_t kConsumers = 16;
+  static constexpr std::uint32_t kConsumerThreads = kConsumers * device::kLanes;
+  static constexpr std::uint32_t kThreads = kConsumerThreads + device::kLanes;
+  static constexpr std::uint32_t kColTiles = kConsumers / Config::kStrips;
+  static constexpr std::uint32_t kTokens = 8 * Config::kTokenTiles;
+  static constexpr std::uint32_t kItemRows = format::kTileRows * Config::kStrips;
+  static constexpr std::uint32_t kRawTileBytes = 2 * format::kTileValues;
+
+  // A slot of the ring.
+  static constexpr std::uint32_t kTileStride = Config::kRaw ? kRawTileBytes : format::kTileBytes;
+  static constexpr std::uint32_t kWeightBytes = kConsumers * kTileStride;
+  static constexpr std::uint32_t kXTileBytes = 2 * format::kTileCols * kTokens;
+  static constexpr std::uint32_t kXBytes = kColTiles * kXTileBytes;
+  /// Room for the exceptions of a strip's tiles: 64 units a tile, five times what trained weights have. Longer lists
+  /// are read from global memory.
+  static constexpr std::uint32_t kExceptionBytes = Config::kRaw ? 0 : 2048 / Config::kStrips;
+
+  static constexpr std::uint32_t kPartTiles = Config::kTokenTiles < 4 ? Config::kTokenTiles : 4;
+  static constexpr std::uint32_t kParts = Config::kTokenTiles / kPartTiles;  ///< rounds in which sums are combined
+  static constexpr std::uint32_t kPartSums = 4 * kPartTiles;                 ///< of a lane in a round
+
+  static_assert(Config::kStrips == 1 || Config::kStrips == 2 || Config::kStrips == 4,
+                "a warp's lanes hold the starts of kColTiles + 1 tiles of every strip");
+  static_assert(kXTileBytes % 1024 == 0 && kWeightBytes % 1024 == 0, "tensor copies swizzle 1 KiB at a time");
+};
+
+/// What the producer says about a slot.
+template <class Config>
+struct SmallBatchStage {
+  static constexpr std::uint32_t kNotInSlot = 0x80000000U;
+  static constexpr std::uint32_t kNoItem = 0xffffffffU;
+
+  /// Of each consumer's tile: where its units begin, and how many there are. They begin at a unit of the slot's
+  /// exceptions, or, with kNotInSlot in the count, of the whole stream.
+  uint2 lists[SmallBatchTraits<Config>::kConsumers];
+  std::uint8_t row_palettes[Config::kStrips * format::kTileRows];  ///< in an item's first stage
+  std::uint32_t item;
+  std::uint32_t padding[3];
+};
+
+/// Offsets in dynamic shared memory, from a base that is a multiple of 1024.
+template <class Config>
+struct SmallBatchMap {
+  using Traits = SmallBatchTraits<Config>;
+  std::uint32_t x, weights, exponents, sums, exceptions, stages, palettes, full, empty, size;
+
+  UNWEIGHT_HOST_DEVICE explicit constexpr SmallBatchMap(std::uint32_t slots)
+      : x(0),
+        weights(x + slots * Traits::kXBytes),
+        exponents(weights + slots * Traits::kWeightBytes),
+        sums(exponents + (Config::kRaw ? 0 : Traits::kConsumers * format::kTileValues)),
+        exceptions(sums + Traits::kConsumerThreads * Traits::kPartSums * 4),
+        stages(exceptions + slots * Config::kStrips * Traits::kExceptionBytes),
+        palettes(stages + slots * static_cast<std::uint32_t>(sizeof(SmallBatchStage<Config>))),
+        full(palettes + (Config::kRaw ? 0 : format::kMaxPalettes * format::kPaletteSize)),
+        empty(full + 8 * slots),
+        size(empty + 8 * slots) {}
+};
+
+}  // namespace unweight::sm90

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda/instances/sm90_small_batch.hpp>
+#include <cuda/kernels/sm90_small_batch.cuh>
+
+namespace unweight::sm90 {
+
+template <class Config>
+SmallBatchInstance small_batch_instance() {
+  return {Config::kStrips,
+          Config::kTokenTiles,
+          Config::kRaw,
+          SmallBatchTraits<Config>::kThreads,
+          small_batch_kernel<Config>,
+          [](std::uint32_t stages) { return SmallBatchMap<Config>(stages).size; }};
+}
+
+template <std::uint32_t Strips, bool Raw>
+SmallBatchInstances small_batch_instances() {
+  return {small_batch_instance<SmallBatchConfig<Strips, 1, Raw>>(),
+          small_batch_instance<SmallBatchConfig<Strips, 2, Raw>>(),
+          small_batch_instance<SmallBatchConfig<Strips, 4, Raw>>(),
+          small_batch_instance<SmallBatchConfig<Strips, 8, Raw>>()};
+}
+
+}  // namespace unweight::sm90

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cuda/instances/sm90_small_batch.hpp>
+#include <cuda/launch/cuda_error.hpp>
+#include <cuda/launch/decode.hpp>
+#include <cuda/launch/device_sections.hpp>
+#include <cuda/launch/small_batch.hpp>
+#include <cuda/launch/tensor_map.hpp>
+#include <format/layout.hpp>
+#include <new>
+#include <string>
+
+namespace unweight {
+namespace launch {
+namespace {
+
+/// What a block may use on compute capability 9.0: 227 KiB.
+constexpr std::uint32_t kSharedBytes = 232448;
+constexpr std::uint32_t kMinStages = 2, kMaxStages = 8;
+
+std::string text(std::uint64_t value) { return std::to_string(value); }
+
+constexpr std::uint32_t kStripChoices[] = {1, 2, 4};
+
+const sm90::SmallBatchInstances& instances(std::uint32_t strips, bool raw) {
+  static const sm90::SmallBatchInstances tiled[] = {sm90::small_batch_tiled_1(), sm90::small_batch_tiled_2(),
+                                                    sm90::small_batch_tiled_4()};
+  static const sm90::SmallBatchInstances uncompressed[] = {sm90::small_batch_raw_1(), sm90::small_batch_raw_2(),
+                                                           sm90::small_batch_raw_4()};
+  const auto at = static_cast<std::size_t>(std::find(kStripChoices, std::end(kStripChoices), strips) - kStripChoices);
+  return raw ? uncompressed[at] : tiled[at];
+}
+
+/// The narrowest that takes the tokens.
+const sm90::SmallBatchInstance& instance(std::uint32_t strips, bool raw, std::uint32_t tokens) {
+  const sm90::SmallBatchInstances& all = instances(strips, raw);
+  return *std::find_if(all.begin(), all.end() - 1, [&](const auto& i) { return 8 * i.token_tiles >= tokens; });
+}
+
+std::uint64_t item_count(const DeviceBlob& weight, std::uint32_t strips) {
+  return format::ceil_div(weight.shape().rows, std::uint64_t{format::kTileRows} * strips);
+}
+
+/// Most stages up to `wanted` that shared memory has room for.
+std::uint32_t stages_that_fit(const sm90::SmallBatchInstance& kernel, std::uint32_t wanted) {
+  while (wanted > kMinStages && kernel.shared_bytes(wanted) > kSharedBytes) --wanted;
+  return wanted;
+}
+
+}  // namespace
+
+Result<std::uint32_t> multiprocessors() {
+  int device = 0, count = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  if (error != cudaSuccess) return cuda_failure(error, "count multiprocessors");
+  return static_cast<std::uint32_t>(count);
+}
+
+Result<void> load_small_batch() {
+  for (const bool raw : {false, true}) {
+    for (const std::uint32_t strips : kStripChoices) {
+      for (const sm90::SmallBatchInstance& kernel : instances(strips, raw)) {
+        const cudaError_t error =
+            cudaFuncSetAttribute(kernel.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+        if (error != cudaSuccess) return cuda_failure(error, "matmul: load the kernels");
+      }
+    }
+  }
+  return {};
+}
+
+Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,
+                         cudaStream_t stream) {
+  const MatrixShape& shape = weight.shape();
+  const bool raw = weight.layout() == BlobLayout::kRaw;
+  const sm90::SmallBatchInstance& kernel = instance(config.strips, raw, arguments.tokens);
+  const format::TiledGeometry g =
+      format::tiled_geometry(shape.batch, shape.rows, shape.cols, raw ? 1 : weight.palette_count());
+  const std::uint64_t first_strip = arguments.matrix * g.strips, first_tile = first_strip * g.tiles_per_strip;
+  sm90::SmallBatchParams params{};
+  if (!raw) {
+    params.tiles = section<std::byte>(weight, g.tiles_offset) + first_tile * format::kTileBytes;
+    params.palettes = section<uint2>(weight, g.palettes_offset);
+    params.row_palettes = section<std::uint8_t>(weight, g.row_palettes_offset) + first_strip * format::kTileRows;
+    params.segment_starts = section<std::uint32_t>(weight, g.segment_starts_offset);
+    params.tile_starts = section<std::uint16_t>(weight, g.tile_starts_offset);
+    params.exceptions = section<std::uint16_t>(weight, g.exceptions_offset);
+  }
+  params.raw_values = section<std::uint16_t>(weight, format::kHeaderBytes) + arguments.matrix * shape.rows * shape.cols;
+  params.x = arguments.x;
+  params.bias = arguments.bias;
+  params.y = arguments.y;
+  params.next_ticket = config.dynamic ? static_cast<std::uint32_t*>(arguments.workspace) : nullptr;
+  params.x_stride = arguments.x_stride;
+  params.y_stride = arguments.y_stride;
+  params.tokens = arguments.tokens;
+  params.rows = static_cast<std::uint32_t>(shape.rows);
+  params.cols = static_cast<std::uint32_t>(shape.cols);
+  params.first_tile = static_cast<std::uint32_t>(first_tile);
+  params.strips = static_cast<std::uint32_t>(g.strips);
+  params.tiles_per_strip = static_cast<std::uint32_t>(g.tiles_per_strip);
+  params.items = static_cast<std::uint32_t>(item_count(weight, config.strips));
+  params.steps = static_cast<std::uint32_t>(format::ceil_div(g.tiles_per_strip, 16 / config.strips));
+  params.stages = config.stages;
+  params.palette_count = weight.palette_count();
+  params.exception_base = weight.exception_base();
+  params.dependent = config.dependent_launch;
+
+  CUtensorMap x_map{}, raw_map{};
+  const MatrixInMemory x{arguments.x, arguments.tokens, shape.cols, arguments.x_stride};
+  const MatrixInMemory w{params.raw_values, shape.rows, shape.cols, shape.cols};
+  params.x_by_tensor_copy = x.suits_tensor_copies();
+  params.raw_by_tensor_copy = raw && w.suits_tensor_copies();
+  if (params.x_by_tensor_copy) {
+    auto map = make_tensor_map(x, 8 * kernel.token_tiles);
+    if (!map) return tl::unexpected(map.error());
+    x_map = *map;
+  }
+  if (params.raw_by_tensor_copy) {
+    auto map = make_tensor_map(w, format::kTileRows);
+    if (!map) return tl::unexpected(map.error());
+    raw_map = *map;
+  }
+
+  cudaLaunchConfig_t launch{};
+  launch.gridDim = dim3(std::min(params.items, weight.multiprocessors()));
+  launch.blockDim = dim3(kernel.threads);
+  launch.dynamicSmemBytes = kernel.shared_bytes(config.stages);
+  launch.stream = stream;
+  cudaLaunchAttribute dependent{};
+  dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  dependent.val.programmaticStreamSerializationAllowed = 1;
+  launch.attrs = &dependent;
+  launch.numAttrs = config.dependent_launch ? 1 : 0;
+  const cudaError_t error = cudaLaunchKernelEx(&launch, kernel.kernel, params, x_map, raw_map);
+  if (error != cudaSuccess) return cuda_failure(error, "matmul: launch");
+  return {};
+}
+
+}  // namespace launch
+
+Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const MatmulConfig& config) try {
+  using launch::text;
+  const auto refuse = [](const std::string& why) { return fail(ErrorCode::kInvalidArgument, "matmul: " + why); };
+  if (tokens > kMaxMatmulTokens) return refuse("tokens=" + text(tokens) + " must be at most 64");
+  if (std::find(launch::kStripChoices, std::end(launch::kStripChoices), config.strips) ==
+      std::end(launch::kStripChoices)) {
+    return refuse("strips=" + text(config.strips) + " must be 1, 2 or 4");
+  }
+  if (config.stages < launch::kMinStages || config.stages > launch::kMaxStages) {
+    return refuse("stages=" + text(config.stages) + " must be 2 to 8");
+  }
+  const MatrixShape& shape = weight.shape();
+  if (auto ok = launch::can_decode(shape); !ok) return ok;
+  const auto& kernel = launch::instance(config.strips, weight.layout() == BlobLayout::kRaw, tokens);
+  if (const std::uint32_t bytes = kernel.shared_bytes(config.stages); bytes > launch::kSharedBytes) {
+    return refuse("strips=" + text(config.strips) + " and stages=" + text(config.stages) + " need " + text(bytes) +
+                  " bytes of shared memory for " + text(tokens) + " tokens, which is more than " +
+                  text(launch::kSharedBytes));
+  }
+  return {};
+} catch (const std::bad_alloc&) {
+  return fail(ErrorCode::kOutOfMemory, "");
+}
+
+Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_t tokens) try {
+  if (tokens > kMaxMatmulTokens) {
+    return fail(ErrorCode::kInvalidArgument, "matmul: tokens=" + launch::text(tokens) + " must be at most 64");
+  }
+  // The strips whose items keep the multiprocessors busiest; of those within 2%, the most, which read X least often.
+  const bool raw = weight.layout() == BlobLayout::kRaw;
+  const std::uint64_t blocks = std::max(1U, weight.multiprocessors());
+  MatmulConfig best;
+  double best_busy = 0;
+  for (const std::uint32_t strips : launch::kStripChoices) {
+    if (tokens > 32 && strips == 1) continue;  // X of a stage would leave room for one slot
+    const std::uint64_t items = std::max<std::uint64_t>(1, launch::item_count(weight, strips));
+    const double busy = static_cast<double>(items) / static_cast<double>(format::ceil_div(items, blocks) * blocks);
+    if (busy + 0.02 < best_busy) continue;
+    best_busy = std::max(best_busy, busy);
+    best.strips = strips;
+    best.stages = launch::stages_that_fit(launch::instance(strips, raw, tokens), 4);
+  }
+  return best;
+} catch (const std::bad_alloc&) {
+  return fail(ErrorCode::kOutOfMemory, "");
+}
+
+Result<void> matmul(const DeviceBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,
+                    cudaStream_t stream) try {
+  using launch::text;
+  const auto refuse = [](const std::string& why) { return fail(ErrorCode::kInvalidArgument, "matmul: " + why); };
+  if (auto ok = can_implement(weight, arguments.tokens, config); !ok) return ok;
+  const MatrixShape& shape = weight.shape();
+  if (arguments.matrix >= shape.batch) {
+    return refuse("matrix=" + text(arguments.matrix) + " must be below batch=" + text(shape.batch));
+  }
+  if (arguments.tokens == 0 || shape.rows == 0) return {};
+  if (shape.cols == 0) return refuse("cols=0: there is nothing to multiply");
+  constexpr std::uint64_t kStrideLimit = std::uint64_t{1} << 40;
+  if (arguments.x_stride < shape.cols || arguments.x_stride >= kStrideLimit) {
+    return refuse("x_stride=" + text(arguments.x_stride) + " must be at least cols=" + text(shape.cols) +
+                  " and below 2^40");
+  }
+  if (arguments.y_stride < shape.rows || arguments.y_stride >= kStrideLimit) {
+    return refuse("y_stride=" + text(arguments.y_stride) + " must be at least rows=" + text(shape.rows) +
+                  " and below 2^40");
+  }
+  if (arguments.y == nullptr || !launch::is_aligned(arguments.y, 2)) {
+    return refuse("y is null or not aligned to 2 bytes");
+  }
+  if ((arguments.x == nullptr && shape.cols != 0) || !launch::is_aligned(arguments.x, 2)) {
+    return refuse("x is null or not aligned to 2 bytes");
+  }
+  if (!launch::is_aligned(arguments.bias, 2)) return refuse("bias is not aligned to 2 bytes");
+  if (config.dynamic && (arguments.workspace == nullptr || !launch::is_aligned(arguments.workspace, 16))) {
+    return refuse("a dynamic configuration needs a workspace aligned to 16 bytes");
+  }
+  return launch::small_batch(weight, arguments, config, stream);
+} catch (const std::bad_alloc&) {
+  return fail(ErrorCode::kOutOfMemory, "");
+}
+
+}  // namespace unweight

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cuda/launch/cuda_error.hpp>
+#include <cuda/launch/tensor_map.hpp>
+#include <cuda_runtime_api.h>
+#include <format/layout.hpp>
+#include <string>
+
+namespace unweight::launch {
+namespace {
+
+using Encode = decltype(&cuTensorMapEncodeTiled);
+
+/// The driver's function. It is looked up, not linked: programs must start on machines without a driver.
+Result<Encode> find_encode() {
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult found{};
+  const cudaError_t error =
+      cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
+  if (error != cudaSuccess) return cuda_failure(error, "tensor map: look up cuTensorMapEncodeTiled");
+  if (found != cudaDriverEntryPointSuccess) {
+    return fail(ErrorCode::kNoDevice, "tensor map: the driver has no cuTensorMapEncodeTiled");
+  }
+  return reinterpret_cast<Encode>(function);
+}
+
+}  // namespace
+
+Result<CUtensorMap> make_tensor_map(const MatrixInMemory& matrix, std::uint32_t box_rows) {
+  static const Result<Encode> encode = find_encode();
+  if (!encode) return tl::unexpected(encode.error());
+  const cuuint64_t extents[2] = {matrix.cols, matrix.rows};
+  const cuuint64_t strides_bytes[1] = {matrix.stride * sizeof *matrix.values};
+  const cuuint32_t box[2] = {format::kTileCols, box_rows};
+  const cuuint32_t element_strides[2] = {1, 1};
+  CUtensorMap map;
+  const CUresult result =
+      (*encode)(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<std::uint16_t*>(matrix.values), extents,
+                strides_bytes, box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS) {
+    return fail(ErrorCode::kCuda, "tensor map: cuTensorMapEncodeTiled failed with error " + std::to_string(result));
+  }
+  return map;
+}
+
+}  // namespace unweight::launch

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Descriptors for tensor copies.
+#pragma once
+
+#include <cstdint>
+#include <cuda.h>
+#include <unweight/result.hpp>
+
+namespace unweight::launch {
+
+/// A row-major matrix of 16-bit values in global memory.
+struct MatrixInMemory {
+  const std::uint16_t* values;
+  std::uint64_t rows;
+  std::uint64_t cols;
+  std::uint64_t stride;  ///< values between rows
+
+  /// Whether tensor copies can address it: 16-byte aligned rows.
+  [[nodiscard]] bool suits_tensor_copies() const {
+    constexpr std::uint64_t kAlignmentBytes = 16;
+    return reinterpret_cast<std::uintptr_t>(values) % kAlignmentBytes == 0 &&
+           stride * sizeof *values % kAlignmentBytes == 0 && rows < (std::uint64_t{1} << 31) &&
+           cols < (std::uint64_t{1} << 31) && stride * sizeof *values < (std::uint64_t{1} << 40);
+  }
+};
+
+/// For boxes of `box_rows` rows x 64 values, whose eight 16-byte chunks of a row are exchanged in shared memory by the
+/// 128-byte swizzle. Requires suits_tensor_copies(). Errors: kNoDevice (no driver), kCuda.
+[[nodiscard]] Result<CUtensorMap> make_tensor_map(const MatrixInMemory& matrix, std::uint32_t box_rows);
+
+}  // namespace unweight::launch

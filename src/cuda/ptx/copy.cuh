@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Copies from global to shared memory that run on their own, one wrapper an instruction (PTX ISA, "Data Movement and
+// Conversion Instructions: Asynchronous copy").
+#pragma once
+
+#include <cstdint>
+#include <cuda.h>
+
+namespace unweight::ptx {
+
+/// A cache policy for data that is read once: first to go from the L2 cache.
+__device__ __forceinline__ std::uint64_t evict_first_policy() {
+  std::uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
+/// Copies `bytes`, a multiple of 16 like both addresses; they count towards the barrier's phase.
+__device__ __forceinline__ void bulk_copy(std::uint32_t to, const void* from, std::uint32_t bytes,
+                                          std::uint32_t barrier, std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
+      : "memory");
+}
+
+/// Copies the box of a two-dimensional tensor that begins at (inner, outer). What lies outside the tensor comes as
+/// zeros, and counts like all else.
+__device__ __forceinline__ void tensor_copy(std::uint32_t to, const CUtensorMap* map, std::int32_t inner,
+                                            std::int32_t outer, std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
+          to),
+      "l"(map), "r"(inner), "r"(outer), "r"(barrier)
+      : "memory");
+}
+
+/// Fetches a tensor map ahead of its first use.
+__device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+/// Copies 16 bytes; both addresses are multiples of 16.
+__device__ __forceinline__ void copy_async16(std::uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
+/// Asks for `bytes`, a multiple of 16 like the address, in the L2 cache.
+__device__ __forceinline__ void prefetch_l2(const void* from, std::uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
+
+}  // namespace unweight::ptx

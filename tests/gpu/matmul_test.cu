@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// matmul() on a device. Its oracle is itself on raw blobs, bit for bit; those are compared with float64. All but the
+// slow suite also run under compute-sanitizer (bench/gpu/run_all.sh).
+#include "gpu/device_fixture.cuh"
+#include "support/tensors.hpp"
+#include <array>
+#include <cmath>
+#include <codec/encode.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace unweight::test {
+namespace {
+
+float from_bf16(std::uint16_t value) {
+  const std::uint32_t bits = std::uint32_t{value} << 16;
+  float result;
+  std::memcpy(&result, &bits, sizeof result);
+  return result;
+}
+
+std::vector<std::byte> raw_blob(std::span<const std::uint16_t> values, const MatrixShape& shape) {
+  std::vector<std::byte> blob(encode_bound(shape).value());
+  codec::write_raw(values, shape, blob, 0);
+  return blob;
+}
+
+std::string describe(const MatmulConfig& c) {
+  return "strips " + std::to_string(c.strips) + ", stages " + std::to_string(c.stages) +
+         (c.dynamic ? ", dynamic" : "") + (c.dependent_launch ? ", dependent" : "");
+}
+
+/// All that this device can run for so many tokens.
+std::vector<MatmulConfig> configurations(const DeviceBlob& weight, std::uint32_t tokens) {
+  std::vector<MatmulConfig> all;
+  for (const std::uint32_t strips : {1U, 2U, 4U}) {
+    for (std::uint32_t stages = 2; stages <= 8; ++stages) {
+      for (const bool dynamic : {false, true}) {
+        for (const bool dependent : {false, true}) {
+          const MatmulConfig config{strips, stages, dynamic, dependent};
+          if (can_implement(weight, tokens, config)) all.push_back(config);
+        }
+      }
+    }
+  }
+  return all;
+}
+
+/// A matrix of activations on the device, N(0, 1), with gaps of NaN between rows and before the first.
+struct Activations {
+  Activations(std::uint64_t tokens, std::uint64_t cols, std::uint64_t stride_in, std::uint64_t offset_in,
+              std::uint64_t seed)
+      : stride(stride_in), offset(offset_in), host(offset + tokens * stride, 0x7fc0) {
+    Random random(seed);
+    for (std::uint64_t t = 0; t < tokens; ++t) {
+      for (std::uint64_t k = 0; k < cols; ++k) {
+        host[offset + t * stride + k] = to_bf16(static_cast<float>(random.normal()));
+      }
+    }
+    memory = DeviceArray<std::uint16_t>(std::span<const std::uint16_t>(host));
+  }
+  [[nodiscard]] const std::uint16_t* data() const { return memory.data() + offset; }
+  [[nodiscard]] std::uint16_t at(std::uint64_t t, std::uint64_t k) const { return host[offset + t * stride + k]; }
+
+  std::uint64_t stride, offset;
+  std::vector<std::uint16_t> host;
+  DeviceArray<std::uint16_t> memory;
+};
+
+class MatmulOnDevice : public DeviceTest {
+ protected:
+  void SetUp() override {
+    DeviceTest::SetUp();
+    if (IsSkipped()) return;
+    workspace_ = DeviceArray<std::uint32_t>(kMatmulWorkspaceBytes / sizeof(std::uint32_t));
+    ASSERT_CUDA(cudaMemset(workspace_.data(), 0, workspace_.size_bytes()));
+  }
+
+  /// Y of a poisoned output, checked for writes outside of it; the workspace must be zero again.
+  std::vector<std::uint16_t> run(const DeviceBlob& weight, const Activations& x, std::uint32_t tokens,
+                                 const MatmulConfig& config, std::uint64_t y_gap = 0, std::uint64_t y_offset = 0,
+                                 const std::uint16_t* bias = nullptr, std::uint64_t matrix = 0) {
+    const std::uint64_t rows = weight.shape().rows;
+    const MatrixShape y_shape{1, tokens, rows};
+    GuardedOutput y(y_shape, rows + y_gap, y_offset);
+    const auto done = matmul(weight,
+                             {.x = x.data(),
+                              .x_stride = x.stride,
+                              .y = y.data(),
+                              .y_stride = y.row_stride(),
+                              .bias = bias,
+                              .tokens = tokens,
+                              .matrix = matrix,
+                              .workspace = workspace_.data()},
+                             config, nullptr);
+    EXPECT_TRUE(done) << done.error().message;
+    EXPECT_CUDA(cudaDeviceSynchronize());
+    std::vector<std::uint16_t> values(tokens * rows);
+    EXPECT_CUDA(
+        cudaMemcpy2D(values.data(), 2 * rows, y.data(), 2 * y.row_stride(), 2 * rows, tokens, cudaMemcpyDeviceToHost));
+    y.check(values, describe(config));
+    EXPECT_EQ(workspace_.download(), std::vector<std::uint32_t>(workspace_.size()));
+    return values;
+  }
+
+  DeviceArray<std::uint32_t> workspace_;
+};
+using SlowMatmulOnDevice = MatmulOnDevice;
+
+void expect_equal(const std::vector<std::uint16_t>& found, const std::vector<std::uint16_t>& wanted,
+                  const std::string& what) {
+  const auto [at, other] = std::mismatch(found.begin(), found.end(), wanted.begin(), wanted.end());
+  if (at == found.end() && other == wanted.end()) return;
+  ADD_FAILURE() << what << ": value " << at - found.begin() << " is " << *at << ", not " << *other;
+}
+
+/// Every y within rounding of the float64 sum: half a unit of bf16 and what float sums of this length may lose.
+void expect_near_float64(const std::vector<std::uint16_t>& y, const Activations& x, const std::vector<std::uint16_t>& w,
+                         const MatrixShape& shape, std::uint32_t tokens, const std::string& what) {
+  for (std::uint32_t t = 0; t < tokens; ++t) {
+    for (std::uint64_t n = 0; n < shape.rows; ++n) {
+      double sum = 0, size = 0;
+      for (std::uint64_t k = 0; k < shape.cols; ++k) {
+        const double product = double{from_bf16(x.at(t, k))} * double{from_bf16(w[n * shape.cols + k])};
+        sum += product;
+        size += std::fabs(product);
+      }
+      const double found = from_bf16(y[t * shape.rows + n]);
+      ASSERT_LE(std::fabs(found - sum), 0x1p-8 * std::fabs(sum) + 0x1p-18 * size)
+          << what << ": token " << t << ", row " << n << " is " << found << ", not " << sum;
+    }
+  }
+}
+
+TEST_F(MatmulOnDevice, EveryConfigurationEqualsRaw) {
+  const std::array<MatrixShape, 5> shapes = {MatrixShape{1, 1, 64}, MatrixShape{1, 200, 328}, MatrixShape{1, 33, 1096},
+                                             MatrixShape{1, 2200, 64}, MatrixShape{1, 64, 1024}};
+  for (const MatrixShape& shape : shapes) {
+    const auto values = make_tensor(shape, Filling::kEscapes1p5, 3);
+    const UploadedBlob tiled = UploadedBlob::encoded(values, shape), raw(raw_blob(values, shape));
+    ASSERT_TRUE(tiled.device && raw.device);
+    for (const std::uint32_t tokens : {1U, 8U, 13U, 32U, 64U}) {
+      const Activations x(tokens, shape.cols, shape.cols, 0, tokens);
+      std::array<std::vector<std::uint16_t>, 5> by_strips;
+      for (const MatmulConfig& config : configurations(*raw.device, tokens)) {
+        const std::string what = std::to_string(shape.rows) + " x " + std::to_string(shape.cols) + ", " +
+                                 std::to_string(tokens) + " tokens, " + describe(config);
+        auto& expected = by_strips[config.strips];
+        const auto y = run(*raw.device, x, tokens, config);
+        if (expected.empty()) {
+          expected = y;
+          expect_near_float64(y, x, values, shape, tokens, what);
+        }
+        expect_equal(y, expected, "raw " + what);
+        if (!can_implement(*tiled.device, tokens, config)) continue;
+        expect_equal(run(*tiled.device, x, tokens, config), expected, what);
+      }
+      if (HasFailure()) return;
+    }
+  }
+}
+
+/// Also row m of Y for every number of tokens: the same bits.
+TEST_F(MatmulOnDevice, EveryNumberOfTokensGivesTheSameRows) {
+  const MatrixShape shape{1, 80, 712};
+  const auto values = make_tensor(shape, Filling::kTrained, 4);
+  const auto blob = UploadedBlob::encoded(values, shape);
+  ASSERT_TRUE(blob.device);
+  const Activations x(64, shape.cols, shape.cols, 0, 1);
+  for (const std::uint32_t strips : {1U, 2U, 4U}) {
+    const MatmulConfig config{strips, 2};
+    const auto all = run(*blob.device, x, 64, config);
+    for (std::uint32_t tokens = 1; tokens < 64; ++tokens) {
+      const auto some = run(*blob.device, x, tokens, config);
+      expect_equal(some, {all.begin(), all.begin() + static_cast<std::ptrdiff_t>(some.size())},
+                   std::to_string(tokens) + " tokens, " + describe(config));
+    }
+  }
+}
+
+TEST_F(MatmulOnDevice, EveryFillingEqualsRaw) {
+  for (const MatrixShape& shape : {MatrixShape{1, 48, 640}, MatrixShape{1, 47, 505}, MatrixShape{1, 300, 1111}}) {
+    for (const Filling filling : kAllFillings) {
+      const auto values = make_tensor(shape, filling, 6);
+      const UploadedBlob tiled = UploadedBlob::encoded(values, shape), raw(raw_blob(values, shape));
+      ASSERT_TRUE(tiled.device && raw.device);
+      const Activations x(9, shape.cols, shape.cols + 3, 1, 2);
+      for (const std::uint32_t strips : {1U, 2U, 4U}) {
+        const MatmulConfig config{strips, 3};
+        const std::string what = name_of(filling) + ", " + describe(config);
+        expect_equal(run(*tiled.device, x, 9, config), run(*raw.device, x, 9, config), what);
+      }
+    }
+  }
+}
+
+/// All 65,536 values, lists of every length, and exponent planes. A single one at a time in X shows each weight itself.
+TEST_F(MatmulOnDevice, EveryValueComesThrough) {
+  const MatrixShape shape{1, 1088, 1024};
+  auto values = make_tensor(shape, Filling::kTrained, 11);
+  for (std::uint32_t v = 0; v < 65536; ++v) values[v * 16 + v % 16] = static_cast<std::uint16_t>(v * 40503U);
+  for (std::size_t i = 1024 * 1024; i < 1056 * 1024; ++i) values[i] = static_cast<std::uint16_t>(i * 25793U);
+  Random random(12);
+  for (std::size_t i = 1056 * 1024; i < 1088 * 1024; ++i) {
+    if (random.below(1024) < i % 1024 * 9 / 16) values[i] &= 0x807f;
+  }
+  const UploadedBlob tiled = UploadedBlob::encoded(values, shape), raw(raw_blob(values, shape));
+  ASSERT_TRUE(tiled.device && raw.device);
+  ASSERT_EQ(tiled.device->layout(), BlobLayout::kTiled);
+  for (std::uint32_t first = 0; first < shape.cols; first += 64) {
+    // NaN and infinity times zero would hide the others of their row: compare with raw, bit for bit.
+    Activations x(64, shape.cols, shape.cols, 0, first);
+    std::fill(x.host.begin(), x.host.end(), 0);
+    for (std::uint32_t t = 0; t < 64; ++t) x.host[t * shape.cols + first + t] = 0x3f80;
+    x.memory = DeviceArray<std::uint16_t>(std::span<const std::uint16_t>(x.host));
+    const MatmulConfig config{4, 2};
+    expect_equal(run(*tiled.device, x, 64, config), run(*raw.device, x, 64, config), std::to_string(first));
+  }
+}
+
+TEST_F(MatmulOnDevice, StridesOffsetsBiasAndBatch) {
+  const MatrixShape shape{3, 75, 203};
+  const auto values = make_tensor(shape, Filling::kEscapes1p5, 8);
+  const UploadedBlob tiled = UploadedBlob::encoded(values, shape), raw(raw_blob(values, shape));
+  ASSERT_TRUE(tiled.device && raw.device);
+  std::vector<std::uint16_t> bias_values(shape.rows);
+  Random random(5);
+  for (auto& value : bias_values) value = to_bf16(static_cast<float>(random.normal()));
+  const DeviceArray<std::uint16_t> bias{std::span<const std::uint16_t>(bias_values)};
+  const MatmulConfig config{2, 3};
+  for (std::uint64_t matrix = 0; matrix < shape.batch; ++matrix) {
+    const MatrixShape one{1, shape.rows, shape.cols};
+    const auto begin = values.begin() + static_cast<std::ptrdiff_t>(matrix * one.rows * one.cols);
+    const std::vector<std::uint16_t> part(begin, begin + static_cast<std::ptrdiff_t>(one.rows * one.cols));
+    std::vector<std::uint16_t> expected, with_bias;
+    for (const auto& [stride, offset] :
+         {std::array<std::uint64_t, 2>{203, 0}, {208, 0}, {208, 8}, {208, 3}, {211, 1}}) {
+      const Activations x(20, shape.cols, stride, offset, 7);
+      const std::string what = "stride " + std::to_string(stride) + ", offset " + std::to_string(offset);
+      const auto y = run(*tiled.device, x, 20, config, stride % 4, offset, nullptr, matrix);
+      if (expected.empty()) {
+        expected = y;
+        expect_near_float64(y, x, part, one, 20, what);
+      }
+      expect_equal(y, expected, what);
+      expect_equal(run(*raw.device, x, 20, config, 0, 0, nullptr, matrix), expected, "raw, " + what);
+      const auto biased = run(*tiled.device, x, 20, config, 5, 1, bias.data(), matrix);
+      if (with_bias.empty()) with_bias = biased;
+      expect_equal(biased, with_bias, "bias, " + what);
+      for (std::size_t i = 0; i < y.size(); ++i) {
+        const float sum = from_bf16(y[i]) + from_bf16(bias_values[i % one.rows]);
+        ASSERT_NEAR(from_bf16(biased[i]), sum, 0x1p-7 * (std::fabs(sum) + std::fabs(from_bf16(y[i])))) << what;
+      }
+    }
+  }
+}
+
+/// A chain of launches that depend on one another, captured with every kind of configuration, on two streams at once.
+TEST_F(MatmulOnDevice, ChainsInGraphsOnTwoStreams) {
+  const MatrixShape shape{1, 1024, 1024};
+  const auto values = make_tensor(shape, Filling::kTrained, 9);
+  const auto blob = UploadedBlob::encoded(values, shape);
+  ASSERT_TRUE(blob.device);
+  const Activations x(8, 1024, 1024, 0, 3);
+  std::vector<std::uint16_t> expected;
+  constexpr int kLinks = 6;
+  for (const bool dependent : {false, true}) {
+    for (const bool dynamic : {false, true}) {
+      const MatmulConfig config{1, 4, dynamic, dependent};
+      std::array<cudaStream_t, 2> streams{};
+      std::array<cudaGraphExec_t, 2> replays{};
+      std::array<std::array<DeviceArray<std::uint16_t>, 2>, 2> buffers;
+      std::array<DeviceArray<std::uint32_t>, 2> workspaces;
+      for (std::size_t s = 0; s < 2; ++s) {
+        ASSERT_CUDA(cudaStreamCreateWithFlags(&streams[s], cudaStreamNonBlocking));
+        for (auto& buffer : buffers[s]) buffer = DeviceArray<std::uint16_t>(8 * 1024);
+        workspaces[s] = DeviceArray<std::uint32_t>(4);
+        ASSERT_CUDA(cudaMemset(workspaces[s].data(), 0, 16));
+        cudaGraph_t graph{};
+        ASSERT_CUDA(cudaStreamBeginCapture(streams[s], cudaStreamCaptureModeGlobal));
+        for (int link = 0; link < kLinks; ++link) {
+          const auto done = matmul(*blob.device,
+                                   {.x = link == 0 ? x.data() : buffers[s][(link + 1) % 2].data(),
+                                    .x_stride = 1024,
+                                    .y = buffers[s][link % 2].data(),
+                                    .y_stride = 1024,
+                                    .tokens = 8,
+                                    .workspace = workspaces[s].data()},
+                                   config, streams[s]);
+          ASSERT_TRUE(done) << done.error().message;
+        }
+        ASSERT_CUDA(cudaStreamEndCapture(streams[s], &graph));
+        ASSERT_CUDA(cudaGraphInstantiate(&replays[s], graph, 0));
+        ASSERT_CUDA(cudaGraphDestroy(graph));
+      }
+      for (int round = 0; round < 5; ++round) {
+        for (auto& pair : buffers) {
+          for (auto& buffer : pair) ASSERT_CUDA(cudaMemset(buffer.data(), 0xff, buffer.size_bytes()));
+        }
+        ASSERT_CUDA(cudaDeviceSynchronize());
+        for (std::size_t s = 0; s < 2; ++s) ASSERT_CUDA(cudaGraphLaunch(replays[s], streams[s]));
+        ASSERT_CUDA(cudaDeviceSynchronize());
+        for (std::size_t s = 0; s < 2; ++s) {
+          const auto y = buffers[s][(kLinks - 1) % 2].download();
+          if (expected.empty()) expected = y;
+          expect_equal(y, expected, describe(config) + ", stream " + std::to_string(s));
+        }
+      }
+      for (std::size_t s = 0; s < 2; ++s) {
+        ASSERT_CUDA(cudaGraphExecDestroy(replays[s]));
+        ASSERT_CUDA(cudaStreamDestroy(streams[s]));
+      }
+    }
+  }
+}
+
+TEST_F(MatmulOnDevice, ChoosesWhatItCanRun) {
+  for (const MatrixShape& shape : {MatrixShape{1, 16, 64}, MatrixShape{1, 4096, 64}, MatrixShape{1, 28672, 64}}) {
+    const auto values = make_tensor(shape, Filling::kTrained, 1);
+    const UploadedBlob tiled = UploadedBlob::encoded(values, shape), raw(raw_blob(values, shape));
+    for (const UploadedBlob* blob : {&tiled, &raw}) {
+      ASSERT_TRUE(blob->device);
+      for (std::uint32_t tokens = 0; tokens <= 64; ++tokens) {
+        const auto config = choose_matmul_config(*blob->device, tokens);
+        ASSERT_TRUE(config) << config.error().message;
+        const auto can = can_implement(*blob->device, tokens, *config);
+        EXPECT_TRUE(can) << can.error().message;
+      }
+    }
+  }
+}
+
+TEST_F(MatmulOnDevice, RefusesUnsoundArguments) {
+  const MatrixShape shape{2, 64, 512};
+  const auto blob = UploadedBlob::encoded(make_tensor(shape, Filling::kTrained, 1), shape);
+  ASSERT_TRUE(blob.device);
+  DeviceArray<std::uint16_t> memory(65536);
+  const MatmulArguments sound{
+      .x = memory.data(), .x_stride = 512, .y = memory.data() + 32768, .y_stride = 64, .tokens = 4};
+  const auto expect_refused = [&](MatmulArguments arguments, MatmulConfig config, const std::string& part) {
+    const auto result = matmul(*blob.device, arguments, config, nullptr);
+    ASSERT_FALSE(result) << part;
+    EXPECT_EQ(result.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_NE(result.error().message.find(part), std::string::npos) << result.error().message;
+  };
+  const auto changed = [&](auto&& change) {
+    MatmulArguments arguments = sound;
+    change(arguments);
+    return arguments;
+  };
+  expect_refused(changed([](auto& a) { a.tokens = 65; }), {}, "tokens=65");
+  expect_refused(changed([](auto& a) { a.x_stride = 511; }), {}, "x_stride=511");
+  expect_refused(changed([](auto& a) { a.y_stride = 63; }), {}, "y_stride=63");
+  expect_refused(changed([](auto& a) { a.matrix = 2; }), {}, "matrix=2");
+  expect_refused(changed([](auto& a) { a.x = nullptr; }), {}, "x is null");
+  expect_refused(changed([](auto& a) { a.y = nullptr; }), {}, "y is null");
+  expect_refused(changed([](auto& a) { a.y = reinterpret_cast<std::uint16_t*>(reinterpret_cast<char*>(a.y) + 1); }), {},
+                 "y is null or not aligned");
+  expect_refused(sound, {.dynamic = true}, "workspace");
+  expect_refused(sound, {.strips = 3}, "strips=3");
+  expect_refused(sound, {.stages = 1}, "stages=1");
+  expect_refused(changed([](auto& a) { a.tokens = 64; }), {.strips = 1, .stages = 8}, "shared memory");
+  EXPECT_TRUE(matmul(*blob.device, changed([](auto& a) { a.tokens = 0; }), {}, nullptr));
+}
+
+TEST_F(MatmulOnDevice, PrefetchesAnyRange) {
+  const MatrixShape shape{1, 640, 1024};
+  const auto blob = UploadedBlob::encoded(make_tensor(shape, Filling::kTrained, 1), shape);
+  ASSERT_TRUE(blob.device);
+  const std::uint64_t size = blob.device->size_bytes();
+  for (const auto& [begin, bytes] : {std::array<std::uint64_t, 2>{0, size},
+                                     {0, 0},
+                                     {1, 1},
+                                     {size - 1, 1},
+                                     {size, 5},
+                                     {12345, UINT64_MAX},
+                                     {UINT64_MAX, UINT64_MAX}}) {
+    const auto done = prefetch_l2(*blob.device, begin, bytes, nullptr);
+    EXPECT_TRUE(done) << done.error().message;
+  }
+}
+
+/// Shapes, fillings, configurations and places at random; a failure prints its seed.
+TEST_F(MatmulOnDevice, Random) {
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    unweight::test::Random random(seed);
+    const MatrixShape shape{1 + random.below(2), 1 + random.below(400), 1 + random.below(1500)};
+    const Filling filling = kAllFillings[random.below(kAllFillings.size())];
+    const auto values = make_tensor(shape, filling, seed);
+    const UploadedBlob blob = UploadedBlob::encoded(values, shape), raw(raw_blob(values, shape));
+    ASSERT_TRUE(blob.device && raw.device);
+    const auto tokens = static_cast<std::uint32_t>(1 + random.below(64));
+    const Activations x(tokens, shape.cols, shape.cols + random.below(2) * random.below(9), random.below(9), seed);
+    const auto configs = configurations(*raw.device, tokens);
+    const MatmulConfig config = configs[random.below(configs.size())];
+    const std::uint64_t matrix = random.below(shape.batch), gap = random.below(5), offset = random.below(9);
+    const std::string what = "seed " + std::to_string(seed) + ": " + std::to_string(shape.rows) + " x " +
+                             std::to_string(shape.cols) + " " + name_of(filling) + ", " + std::to_string(tokens) +
+                             " tokens, " + describe(config);
+    const auto expected = run(*raw.device, x, tokens, config, 0, 0, nullptr, matrix);
+    if (can_implement(*blob.device, tokens, config)) {
+      expect_equal(run(*blob.device, x, tokens, config, gap, offset, nullptr, matrix), expected, what);
+      expect_equal(run(*blob.device, x, tokens, config, gap, offset, nullptr, matrix), expected, "again: " + what);
+    }
+  }
+}
+
+/// More items than multiprocessors, many rounds.
+TEST_F(SlowMatmulOnDevice, LargeMatrices) {
+  for (const MatrixShape& shape :
+       {MatrixShape{1, 4096, 4096}, MatrixShape{1, 14000, 1000}, MatrixShape{1, 512, 14336}}) {
+    const auto values = make_tensor(shape, Filling::kTrained, 1);
+    const UploadedBlob tiled = UploadedBlob::encoded(values, shape), raw(raw_blob(values, shape));
+    ASSERT_TRUE(tiled.device && raw.device);
+    for (const std::uint32_t tokens : {1U, 16U, 32U, 64U}) {
+      const Activations x(tokens, shape.cols, shape.cols, 0, tokens);
+      for (const MatmulConfig& config : configurations(*tiled.device, tokens)) {
+        if (!can_implement(*raw.device, tokens, {config.strips, 2})) continue;
+        expect_equal(run(*tiled.device, x, tokens, config), run(*raw.device, x, tokens, {config.strips, 2}),
+                     describe(config));
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace unweight::test
