@@ -143,6 +143,7 @@ TEST_F(HostileBundle, PathsThatLeaveTheOutput) {
   }
   EXPECT_FALSE(fs::exists(folder_ / "escaped.txt"));
   expect_bad_manifest("\"empty\"", "\"../escaped\"", ErrorCode::kBadBundle, "the empty folder");
+  expect_bad_manifest("\"empty\"", "\"unweight/x\"", ErrorCode::kBadBundle, "reserved");
   EXPECT_FALSE(fs::exists(folder_ / "escaped"));
 }
 

@@ -56,12 +56,20 @@ Result<std::vector<ManifestAlias>> parse_aliases(simdjson::dom::array array, con
   return aliases;
 }
 
+Result<void> check_path(std::string_view path, const std::string& what) {
+  UNWEIGHT_TRY(check_relative_path(path, what, ErrorCode::kBadBundle));
+  if (path == kBundleFolder || path.starts_with(std::string(kBundleFolder) + "/")) {
+    return bad(what + " " + quoted_name(path) + " has a reserved name");
+  }
+  return {};
+}
+
 Result<ManifestFile> parse_file(simdjson::dom::element element) {
   simdjson::dom::object object;
   if (element.get(object) != simdjson::SUCCESS) return bad("an entry of files is not an object");
   ManifestFile file;
   UNWEIGHT_ASSIGN(file.path, json_string(object, "path", "an entry of files"));
-  UNWEIGHT_TRY(check_relative_path(file.path, "the path", ErrorCode::kBadBundle));
+  UNWEIGHT_TRY(check_path(file.path, "the path"));
   const std::string what = "file " + quoted_name(file.path);
   UNWEIGHT_ASSIGN(file.size_bytes, json_number(object, "size", what));
   UNWEIGHT_ASSIGN(file.sha256, digest(object, "sha256", what));
@@ -69,9 +77,6 @@ Result<ManifestFile> parse_file(simdjson::dom::element element) {
   const auto known = restore_by_name(restore);
   if (!known) return bad(what + ": restore = " + quoted_name(restore) + " is unknown");
   file.restore = *known;
-  if (file.path == kBundleFolder || file.path.starts_with(std::string(kBundleFolder) + "/")) {
-    return bad(what + " has a reserved name");
-  }
   if (file.restore == Restore::kKept) {
     UNWEIGHT_ASSIGN(file.bundle_sha256, digest(object, "bundle_sha256", what));
   }
@@ -189,7 +194,7 @@ Result<Manifest> parse_manifest(std::string_view text) {
   for (const simdjson::dom::element element : folders) {
     std::string_view folder;
     if (element.get(folder) != simdjson::SUCCESS) return bad("an entry of empty_folders is not a string");
-    UNWEIGHT_TRY(check_relative_path(folder, "the empty folder", ErrorCode::kBadBundle));
+    UNWEIGHT_TRY(check_path(folder, "the empty folder"));
     manifest.empty_folders.emplace_back(folder);
   }
   if (manifest.single_file && (manifest.files.size() != 1 || !manifest.empty_folders.empty())) {
