@@ -69,13 +69,14 @@ struct SliceRange {
 inline constexpr std::uint64_t kSliceRows = 16;
 inline constexpr std::uint64_t kSliceCols = 64;
 
-/// The most bytes that encode() can produce for `shape`: the size of its raw blob. Fails with kInvalidArgument when
-/// the shape is too large.
+/// The most bytes that encode() can produce for `shape`: the size of its raw blob. Errors: kInvalidArgument (shape too
+/// large), kOutOfMemory.
 [[nodiscard]] Result<std::uint64_t> encode_bound(const MatrixShape& shape);
 
 /// Encodes `values` (row-major, batch * rows * cols bfloat16 bit patterns) and returns the blob. The result is a pure
-/// function of the values and the shape: no dependence on CPU, threads or earlier calls.
-/// Errors: kInvalidArgument (shape too large), kShapeMismatch (values.size()), kOutOfMemory.
+/// function of the values and the shape: no dependence on CPU, threads or earlier calls. For large tensors
+/// encode_into() is quicker: this function clears encode_bound(shape) bytes first. Errors: kInvalidArgument (shape too
+/// large), kShapeMismatch (values.size()), kOutOfMemory.
 [[nodiscard]] Result<std::vector<std::byte>> encode(std::span<const std::uint16_t> values, const MatrixShape& shape,
                                                     const EncodeOptions& options = {});
 
@@ -85,7 +86,7 @@ inline constexpr std::uint64_t kSliceCols = 64;
                                                 std::span<std::byte> out, const EncodeOptions& options = {});
 
 /// Validates header and tables (not the checksums of the payload) and says what the blob holds. Trailing bytes after
-/// the blob are allowed; blob_bytes says where it ends. Errors: 20..25.
+/// the blob are allowed; blob_bytes says where it ends. Errors: 20..25, kOutOfMemory.
 [[nodiscard]] Result<BlobInfo> inspect(std::span<const std::byte> blob);
 
 /// Decodes the whole tensor into `values` (exactly batch * rows * cols entries).

@@ -5,11 +5,15 @@
 //
 // Guarantees shared by the functions here:
 //  - The source is opened read-only and never changed.
-//  - Output appears under its final name only when it is complete and verified: work happens in `<out>.partial`, on the
+//  - Output appears under its final name only when it is complete and checked: work happens in `<out>.partial`, on the
 //    same file system, which is renamed at the end. An existing `out` is an error (kExists) before any work.
-//  - An interrupted run (kill -9, power, full disk) is continued by the same call; the result has the same bytes as an
-//    uninterrupted run. A partial folder of another source or of other options is refused (kSourceChanged).
-//  - Peak memory stays below 512 MiB + 2 x the largest tensor.
+//  - An interrupted compression or decompression (kill -9, power, full disk) is continued by the same call; the result
+//    has the same bytes as an uninterrupted run. A partial folder of another source, another version of the library, or
+//    another `shard_count` or `verify` is refused (kSourceChanged).
+//  - Peak memory stays below 512 MiB + 2 x the largest tensor, at any size of the model. This is for trained weights,
+//    of which about 1% are exceptions, in rows of at most 2^18 values: a tensor of which 10% to 25% are exceptions can
+//    take up to 1 x its size more while it is encoded, and with longer rows strips of 16 of them, three for each file
+//    at work, count when a bundle is read.
 #pragma once
 
 #include <array>
@@ -179,9 +183,12 @@ struct SynthReport {
   double seconds = 0;
 };
 
-/// Names that synth_checkpoint() knows: "llama-3.1-8b", "qwen3-0.6b", ...
+/// Names that synth_checkpoint() knows: "llama-3.1-8b", "qwen3-0.6b", ... Throws bad_alloc, having no other way to say
+/// that there is no memory for the list.
 [[nodiscard]] std::vector<std::string> synth_models();
 
+/// What an interrupted call has left is made anew. Errors: kInvalidArgument (unknown model), kExists, kIo, kNoSpace,
+/// kCancelled.
 [[nodiscard]] Result<SynthReport> synth_checkpoint(const std::filesystem::path& out, const SynthOptions& options);
 
 }  // namespace unweight

@@ -76,7 +76,8 @@ inline constexpr std::uint64_t kMaxSafetensorsHeaderBytes = 100'000'000;
 [[nodiscard]] Result<SafetensorsHeader> parse_safetensors_header(std::string_view json, std::uint64_t file_bytes);
 
 /// Makes the first 8 + N bytes of a file: the length and the JSON, padded with spaces so that the data area begins at a
-/// multiple of `alignment` (a power of two) and not before `min_data_begin`. Offsets are taken from `tensors`.
+/// multiple of `alignment` (a power of two) and not before `min_data_begin`. Offsets are taken from `tensors`. Throws
+/// bad_alloc, having no other way to say that there is no memory for the text.
 [[nodiscard]] std::string make_safetensors_header(std::span<const TensorEntry> tensors,
                                                   std::span<const std::pair<std::string, std::string>> metadata,
                                                   std::uint64_t alignment = 128, std::uint64_t min_data_begin = 0);
