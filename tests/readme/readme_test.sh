@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Runs the shell commands of README.md that stand in a fence right below a line `<!-- tested -->`, in the order of the
-# page and in one folder, where my-model/ is a tiny checkpoint; and compares the fences below `<!-- file: PATH -->` with
-# the file they quote. usage: readme_test.sh SOURCE_DIR FOLDER_OF_THE_TOOL
+# page and in one folder, where my-model/ is a tiny checkpoint; compares the fences below `<!-- file: PATH -->` with the
+# file they quote, and looks for those below `<!-- from: PATH -->` in it. usage: readme_test.sh SOURCE_DIR FOLDER_OF_THE_TOOL
 set -euo pipefail
 source_dir=$1
 PATH=$2:$PATH
@@ -39,3 +39,11 @@ while read -r path; do
     exit 1
   }
 done < <(sed -n 's/^<!-- file: \(.*\) -->$/\1/p' "$readme")
+
+# Each such file is quoted once, in consecutive lines.
+while read -r path; do
+  [[ $(<"$source_dir/$path") == *"$(fences "<!-- from: $path -->")"* ]] || {
+    echo "README.md quotes lines that $path does not have" >&2
+    exit 1
+  }
+done < <(sed -n 's/^<!-- from: \(.*\) -->$/\1/p' "$readme")
