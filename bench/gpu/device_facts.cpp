@@ -3,8 +3,9 @@
 #include <cstdio>
 #include <cuda_runtime_api.h>
 #include <device_facts.hpp>
+#include <failure.hpp>
 #include <fmt/format.h>
-#include <graph_timer.hpp>
+#include <thread>
 
 namespace unweight::bench {
 namespace {
@@ -23,6 +24,8 @@ std::string ask_nvidia_smi(const std::string& fields) {
 
 std::string version(int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); }
 
+std::string clocks_now() { return ask_nvidia_smi("clocks.sm,clocks.mem,power.draw,temperature.gpu"); }
+
 }  // namespace
 
 DeviceFacts device_facts() {
@@ -40,6 +43,11 @@ DeviceFacts device_facts() {
           ask_nvidia_smi("clocks.max.sm,clocks.max.mem")};
 }
 
-std::string clocks_now() { return ask_nvidia_smi("clocks.sm,clocks.mem,power.draw,temperature.gpu"); }
+std::string clocks_under_load(TimedGraph& graph) {
+  const std::jthread load([&](const std::stop_token& enough) {
+    while (!enough.stop_requested()) graph.run();
+  });
+  return clocks_now();
+}
 
 }  // namespace unweight::bench

@@ -3,6 +3,7 @@
 // What a figure depends on and a results file must therefore say.
 #pragma once
 
+#include <graph_timer.hpp>
 #include <string>
 
 namespace unweight::bench {
@@ -19,7 +20,7 @@ struct DeviceFacts {
 
 [[nodiscard]] DeviceFacts device_facts();
 
-/// Present clocks and power as nvidia-smi prints them: "SM MHz, memory MHz, W, C". To be asked for under load.
-[[nodiscard]] std::string clocks_now();
+/// Clocks and power as nvidia-smi prints them while `graph` is replayed: "SM MHz, memory MHz, W, C".
+[[nodiscard]] std::string clocks_under_load(TimedGraph& graph);
 
 }  // namespace unweight::bench

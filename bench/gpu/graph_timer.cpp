@@ -1,17 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
-#include <fmt/format.h>
+#include <cmath>
+#include <failure.hpp>
 #include <graph_timer.hpp>
 
 namespace unweight::bench {
-
-void check(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return;
-  fmt::print(stderr, "{}: {}\n", what, cudaGetErrorString(error));
-  std::exit(3);
-}
 
 TimedGraph::TimedGraph(int launches, const std::function<void(cudaStream_t, int)>& enqueue) : launches_(launches) {
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "create a stream");
@@ -39,6 +32,12 @@ void TimedGraph::run() {
   float ms = 0;
   check(cudaEventElapsedTime(&ms, begin_, end_), "elapsed time");
   samples_us_.push_back(1000.0 * static_cast<double>(ms) / launches_);
+}
+
+int launches_for(double launch_us, std::size_t copies) {
+  constexpr double kGraphUs = 3000;
+  const auto count = static_cast<double>(copies);
+  return static_cast<int>(count * std::max(1.0, std::ceil(kGraphUs / launch_us / count)));
 }
 
 Spread spread_of(std::vector<double> samples) {

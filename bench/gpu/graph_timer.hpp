@@ -4,14 +4,12 @@
 // time is the device's and not that of the host's launches.
 #pragma once
 
+#include <cstddef>
 #include <cuda_runtime_api.h>
 #include <functional>
 #include <vector>
 
 namespace unweight::bench {
-
-/// Ends the program with a message unless `error` is cudaSuccess.
-void check(cudaError_t error, const char* what);
 
 /// A captured sequence of `launches` equal pieces of work.
 class TimedGraph {
@@ -40,6 +38,10 @@ class TimedGraph {
 struct Spread {
   double median = 0, min = 0, max = 0;
 };
+
+/// How many launches a graph needs to last a few milliseconds, which is long beside the launch of the graph itself:
+/// a multiple of `copies`, so that each of them is used equally often.
+[[nodiscard]] int launches_for(double launch_us, std::size_t copies);
 
 /// Requires at least one sample.
 [[nodiscard]] Spread spread_of(std::vector<double> samples);

@@ -1,42 +1,100 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Tests and measures on a machine with a GPU. It needs the driver, compute-sanitizer for the sanitizers, and the two
-# programs unweight_gpu_tests and decode_bench, which depend on nothing else and may have been built elsewhere.
+# Tests and measures on a machine with a GPU. It needs the driver, compute-sanitizer for the sanitizers, cuBLAS 13 for
+# the multiplication, and the programs unweight_gpu_tests, decode_bench and matmul_bench, which depend on nothing else
+# and may have been built elsewhere.
 #
-#   bench/gpu/run_all.sh PROGRAMS OUT [COMMIT]     folder of the programs, folder for logs and results
+#   bench/gpu/run_all.sh [--parts LIST] PROGRAMS OUT [COMMIT [OPTION...]]
 #
-# Exits 1 when a test or a sanitizer fails.
+#   PROGRAMS  folder of the programs
+#   OUT       folder for logs and results
+#   LIST      of tests,sanitize,decode,matmul, separated by commas; all of them by default
+#   OPTION    for matmul_bench, for example --quick
+#
+# Exits 1 when a test or a sanitizer fails or a result is wrong.
 set -euo pipefail
+parts=tests,sanitize,decode,matmul
+if [[ ${1:-} == --parts ]]; then
+  parts=${2:?--parts needs a list}
+  shift 2
+fi
+if (($# < 2)) || [[ ! ,$parts, =~ ^,((tests|sanitize|decode|matmul),)+$ ]]; then
+  sed -n 's/^#   \(bench.*\)/usage: \1/p; s/^#   \(LIST.*\)/       \1/p' "$0" >&2
+  exit 1
+fi
 programs=$1
 out=$2
 commit=${3:-unknown}
+shift $(($# < 3 ? $# : 3))
 failed=0
 
-run() { # name, command...
-  local name=$1 log=$out/$1.log
-  shift
-  if "$@" >"$log" 2>&1; then
-    echo "$name: passed"
+chosen() { [[ ,$parts, == *,$1,* ]]; }
+
+report() { # name, status, log
+  if (($2 == 0)); then
+    echo "$1: passed"
   else
-    echo "$name: FAILED, see $log"
-    tail -n 20 "$log"
+    echo "$1: FAILED with status $2, see $3"
     failed=1
   fi
 }
 
+run() { # name, command...
+  local name=$1 log=$out/$1.log status=0
+  shift
+  "$@" >"$log" 2>&1 || status=$?
+  report "$name" "$status" "$log"
+  ((status == 0)) || tail -n 20 "$log"
+}
+
+measure() { # name, command...: shows what the command prints, too
+  local name=$1 log=$out/$1.log status=0
+  shift
+  "$@" 2>&1 | tee "$log" || status=$?
+  report "$name" "$status" "$log"
+}
+
+# Folder of the first libcublasLt.so.13 found; empty where the loader finds it itself.
+cublas_folder() {
+  local folder
+  if ldconfig -p 2>/dev/null | grep -q 'libcublasLt\.so\.13'; then return; fi
+  while read -r folder; do
+    if [[ -e $folder/libcublasLt.so.13 && -e $folder/libcublas.so.13 ]]; then
+      echo "$folder"
+      return
+    fi
+  done < <(
+    tr ':' '\n' <<<"${LD_LIBRARY_PATH:-}"
+    printf '%s\n' "${CUDA_PATH:-/usr/local/cuda}/lib64" /usr/local/cuda*/lib64 /usr/local/cuda*/targets/*/lib
+    python3 -c 'if True:
+      import glob, os, sys
+      for folder in sys.path + __import__("site").getsitepackages():
+        print("\n".join(glob.glob(os.path.join(folder, "nvidia", "c*", "lib"))))' 2>/dev/null || true
+  )
+}
+
 mkdir -p "$out"
-run tests "$programs/unweight_gpu_tests"
-if sanitizer=$(command -v compute-sanitizer); then
-  for tool in memcheck initcheck synccheck racecheck; do
-    filter='-Slow*'
-    # In the damaged lists of that suite two entries may name one value.
-    [[ $tool == racecheck ]] && filter='-Slow*:DamagedBlob*'
-    run "$tool" "$sanitizer" --tool "$tool" --error-exitcode 1 "$programs/unweight_gpu_tests" --gtest_brief=1 \
-      --gtest_filter="$filter"
-  done
-else
-  echo "compute-sanitizer: not installed"
+if chosen tests; then run tests "$programs/unweight_gpu_tests"; fi
+if chosen sanitize; then
+  if sanitizer=$(command -v compute-sanitizer); then
+    for tool in memcheck initcheck synccheck racecheck; do
+      filter='-Slow*'
+      # In the damaged lists of that suite two entries may name one value.
+      [[ $tool == racecheck ]] && filter='-Slow*:DamagedBlob*'
+      run "$tool" "$sanitizer" --tool "$tool" --error-exitcode 1 "$programs/unweight_gpu_tests" --gtest_brief=1 \
+        --gtest_filter="$filter"
+    done
+  else
+    echo "compute-sanitizer: not installed"
+  fi
 fi
-"$programs/decode_bench" --json "$out/decode.json" --commit "$commit" | tee "$out/decode_bench.log"
+if chosen decode; then
+  measure decode_bench "$programs/decode_bench" --json "$out/decode.json" --commit "$commit"
+fi
+if chosen matmul; then
+  folder=$(cublas_folder)
+  measure matmul_bench env LD_LIBRARY_PATH="${folder:+$folder:}${LD_LIBRARY_PATH:-}" "$programs/matmul_bench" \
+    --json "$out/matmul.json" --svg "$out/matmul.svg" --commit "$commit" "$@"
+fi
 exit $failed

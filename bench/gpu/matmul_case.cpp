@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cuda_runtime_api.h>
+#include <device_facts.hpp>
+#include <failure.hpp>
+#include <fmt/format.h>
+#include <map>
+#include <matmul_case.hpp>
+#include <matmul_report.hpp>
+#include <matmul_workload.hpp>
+#include <memory>
+#include <optional>
+#include <progress.hpp>
+#include <shapes.hpp>
+
+namespace unweight::bench {
+namespace {
+
+constexpr double kMaxRelativeError = 1e-2;
+constexpr double kKeptWithin = 1.10;  ///< of the best in screening
+
+/// Something to be timed: a captured chain of launches.
+template <class What>
+struct Runner {
+  What what;
+  DeviceMemory workspace;  ///< of this chain alone
+  std::unique_ptr<TimedGraph> graph;
+  double us = 0;  ///< last median
+
+  void measure(int replays) {
+    graph->clear();
+    for (int i = 0; i < replays; ++i) graph->run();
+    settle();
+  }
+  void settle() { us = spread_of(graph->samples_us()).median; }
+  [[nodiscard]] Timed<What> timed() const { return {what, spread_of(graph->samples_us())}; }
+};
+
+using ConfigRunner = Runner<MatmulConfig>;
+using CublasRunner = Runner<std::string>;
+
+template <class What>
+void keep_best(std::vector<Runner<What>>& runners, std::size_t most) {
+  std::sort(runners.begin(), runners.end(), [](const auto& a, const auto& b) { return a.us < b.us; });
+  std::size_t kept = 0;
+  while (kept < std::min(most, runners.size()) && runners[kept].us <= kKeptWithin * runners.front().us) ++kept;
+  runners.erase(runners.begin() + static_cast<std::ptrdiff_t>(kept), runners.end());
+}
+
+template <class What>
+void run_in_turn(std::vector<Runner<What>>& runners) {
+  for (Runner<What>& runner : runners) runner.graph->run();
+}
+
+template <class What>
+Timed<What> best_of(std::vector<Runner<What>>& runners) {
+  for (Runner<What>& runner : runners) runner.settle();
+  keep_best(runners, 1);
+  return runners.front().timed();
+}
+
+/// One number of tokens.
+class CellBench {
+ public:
+  CellBench(const MatmulWorkload& workload, const CublasBaseline& cublas, const MatmulBenchOptions& options,
+            std::uint32_t tokens, double read_gb_per_s)
+      : workload_(workload), cublas_(cublas), options_(options), tokens_(tokens), read_gb_per_s_(read_gb_per_s) {
+    cell_.tokens = tokens;
+  }
+
+  MatmulCell measure(std::string* clocks) {
+    std::vector<CublasRunner> dense = screen_cublas();
+    std::vector<ConfigRunner> ours = screen(workload_.compressed(), false);
+    std::vector<ConfigRunner> dependent = screen(workload_.compressed(), true);
+    std::vector<ConfigRunner> raw;
+    if (options_.sweep) {
+      raw = screen(workload_.raw(), false);
+    } else {
+      raw.push_back(runner(workload_.raw(), fitted(workload_.raw(), ours.front().what)));
+    }
+    MatmulConfig config = value_of(choose_matmul_config(workload_.compressed().blobs.front(), tokens_));
+    std::vector<ConfigRunner> chosen, chosen_dependent;
+    config.dependent_launch = false;
+    chosen.push_back(runner(workload_.compressed(), config));
+    config.dependent_launch = true;
+    chosen_dependent.push_back(runner(workload_.compressed(), config));
+
+    const auto all = {&ours, &dependent, &raw, &chosen, &chosen_dependent};
+    for (int round = 0; round < options_.rounds + 1; ++round) {
+      run_in_turn(dense);
+      for (auto* runners : all) run_in_turn(*runners);
+      if (round > 0) continue;
+      for (CublasRunner& r : dense) r.graph->clear();  // the first round warms up
+      for (auto* runners : all) {
+        for (ConfigRunner& r : *runners) r.graph->clear();
+      }
+    }
+    cell_.cublas = best_of(dense);
+    cell_.ours = best_of(ours);
+    cell_.ours_dependent = best_of(dependent);
+    cell_.raw = best_of(raw);
+    cell_.chosen = best_of(chosen);
+    cell_.chosen_dependent = best_of(chosen_dependent);
+    for (auto* runners : all) check_result(runners->front());  // also after many runs
+    if (clocks != nullptr) *clocks = clocks_under_load(*ours.front().graph);
+    return std::move(cell_);
+  }
+
+ private:
+  /// A lower bound for a launch that reads such a blob.
+  [[nodiscard]] double guessed_us(const RotatedBlob& blob) const {
+    return 2 + static_cast<double>(blob.bytes) / read_gb_per_s_ / 1000;
+  }
+
+  [[noreturn]] void wrong(const std::string& what) const {
+    stop(fmt::format("{}, {} tokens: {}", to_string(workload_.shape()), tokens_, what));
+  }
+
+  /// Y by raw weights: what every configuration with so many strips must give, to the bit. Itself checked against
+  /// float64. None if raw mode cannot have so many strips.
+  const std::vector<std::uint16_t>* reference(std::uint32_t strips) {
+    if (const auto found = references_.find(strips); found != references_.end()) return &found->second;
+    const DeviceBlob& blob = workload_.raw().blobs.front();
+    const MatmulConfig config{.strips = strips, .stages = 2, .dynamic = false, .dependent_launch = false};
+    if (!can_implement(blob, tokens_, config)) return nullptr;
+    workload_.poison_y();
+    workload_.multiply(blob, tokens_, config, nullptr, nullptr);
+    std::vector<std::uint16_t> y = workload_.download_y(tokens_);
+    const double error = workload_.relative_error(y, tokens_);
+    if (!(error < kMaxRelativeError))
+      wrong(fmt::format("raw weights, {} strips: relative error {:.3g}", strips, error));
+    cell_.relative_error = std::max(cell_.relative_error, error);
+    return &references_.emplace(strips, std::move(y)).first->second;
+  }
+
+  void check_result(ConfigRunner& candidate) {
+    workload_.poison_y();
+    candidate.graph->run();
+    if (workload_.download_y(tokens_) != *reference(candidate.what.strips)) {
+      wrong(fmt::format("configuration {}{}: Y differs from raw weights with the same strips",
+                        config_name(candidate.what), candidate.what.dependent_launch ? " with dependent launch" : ""));
+    }
+  }
+
+  /// With as many stages as fit.
+  MatmulConfig fitted(const RotatedBlob& blob, MatmulConfig config) const {
+    while (config.stages > 2 && !can_implement(blob.blobs.front(), tokens_, config)) --config.stages;
+    return config;
+  }
+
+  /// Checked.
+  ConfigRunner runner(const RotatedBlob& blob, const MatmulConfig& config) {
+    ConfigRunner result{config, allocate(kMatmulWorkspaceBytes), nullptr};
+    check(cudaMemset(result.workspace.get(), 0, kMatmulWorkspaceBytes), "clear a workspace");
+    if (reference(config.strips) == nullptr) {
+      wrong(fmt::format("configuration {}: raw mode cannot have as many strips", config_name(config)));
+    }
+    result.graph =
+        std::make_unique<TimedGraph>(launches_for(guessed_us(blob), blob.count()), [&](cudaStream_t stream, int i) {
+          workload_.multiply(blob.turn(i), tokens_, config, result.workspace.get(), stream);
+        });
+    check_result(result);
+    return result;
+  }
+
+  [[nodiscard]] std::vector<std::uint32_t> stage_choices() const {
+    if (options_.sweep) return {2, 3, 4, 5, 6, 7, 8};
+    if (options_.quick) return {3, 4, 6};
+    return {2, 3, 4, 5, 6};
+  }
+
+  /// The best two of the candidates.
+  std::vector<ConfigRunner> screen(const RotatedBlob& blob, bool dependent) {
+    std::vector<ConfigRunner> kept;
+    double best_us = 1e300;
+    for (const std::uint32_t strips : {1U, 2U, 4U}) {
+      for (const std::uint32_t stages : stage_choices()) {
+        for (const bool dynamic : {false, true}) {
+          const MatmulConfig config{
+              .strips = strips, .stages = stages, .dynamic = dynamic, .dependent_launch = dependent};
+          if (!can_implement(blob.blobs.front(), tokens_, config) || reference(strips) == nullptr) {
+            ++cell_.candidates_refused;
+            continue;
+          }
+          ConfigRunner candidate = runner(blob, config);
+          candidate.measure(options_.quick ? 2 : 3);
+          cell_.screened.push_back({config, &blob == &workload_.raw(), candidate.us});
+          best_us = std::min(best_us, candidate.us);
+          if (candidate.us <= kKeptWithin * best_us) kept.push_back(std::move(candidate));
+        }
+      }
+    }
+    if (kept.empty()) wrong("no configuration fits");
+    if (!options_.quick) {
+      keep_best(kept, options_.sweep ? 16 : 8);
+      for (int i = 0; i < 5; ++i) run_in_turn(kept);
+      for (ConfigRunner& r : kept) r.settle();
+    }
+    keep_best(kept, 2);
+    return kept;
+  }
+
+  /// The best three algorithms.
+  std::vector<CublasRunner> screen_cublas() {
+    std::vector<CublasRunner> kept;
+    const auto algorithms =
+        cublas_.algorithms({workload_.shape().rows, workload_.shape().cols, tokens_, workload_.x(), workload_.y()});
+    for (const auto& algorithm : algorithms) {
+      workload_.poison_y();
+      double error = kMaxRelativeError;
+      if (algorithm->enqueue(workload_.raw_weights(0), nullptr)) {
+        error = workload_.relative_error(workload_.download_y(tokens_), tokens_);
+      }
+      if (!(error < kMaxRelativeError)) {
+        cell_.cublas_wrong.push_back(algorithm->name());
+        continue;
+      }
+      cell_.cublas_relative_error = std::max(cell_.cublas_relative_error, error);
+      const RotatedBlob& raw = workload_.raw();
+      CublasRunner candidate{algorithm->name(), nullptr, nullptr};
+      candidate.graph =
+          std::make_unique<TimedGraph>(launches_for(guessed_us(raw), raw.count()), [&](cudaStream_t stream, int i) {
+            if (!algorithm->enqueue(workload_.raw_weights(i), stream)) wrong(algorithm->name() + " cannot be captured");
+          });
+      candidate.graph->run();
+      candidate.measure(options_.quick ? 2 : 3);
+      cell_.cublas_screened.emplace_back(candidate.what, candidate.us);
+      kept.push_back(std::move(candidate));
+      keep_best(kept, 3);
+    }
+    if (kept.empty()) wrong("cuBLAS has no algorithm");
+    return kept;
+  }
+
+  const MatmulWorkload& workload_;
+  const CublasBaseline& cublas_;
+  const MatmulBenchOptions& options_;
+  std::uint32_t tokens_;
+  double read_gb_per_s_;
+  MatmulCell cell_;
+  std::map<std::uint32_t, std::vector<std::uint16_t>> references_;  ///< by strips
+};
+
+}  // namespace
+
+MatmulCase measure_matmul(const MatrixShape& shape, const MatmulBenchOptions& options, const CublasBaseline& cublas,
+                          double read_gb_per_s) {
+  const double begin_s = elapsed_s();
+  progress(fmt::format("{}: making weights", to_string(shape)));
+  const MatmulWorkload workload(shape, *std::max_element(options.tokens.begin(), options.tokens.end()));
+  MatmulCase result;
+  result.shape = shape;
+  result.blob_bytes = workload.compressed().bytes;
+  result.raw_bytes = workload.raw().bytes;
+  result.copies = workload.compressed().count();
+  result.raw_copies = workload.raw().count();
+  result.preparation_s = elapsed_s() - begin_s;
+  for (const std::uint32_t tokens : options.tokens) {
+    CellBench bench(workload, cublas, options, tokens, read_gb_per_s);
+    result.cells.push_back(bench.measure(tokens == options.tokens.back() ? &result.clocks : nullptr));
+    const MatmulCell& cell = result.cells.back();
+    progress(fmt::format("{}, {} tokens: {:.2f} us, with dependent launch {:.2f} us, cuBLAS {:.2f} us",
+                         to_string(shape), tokens, cell.ours.us.median, cell.ours_dependent.us.median,
+                         cell.cublas.us.median));
+  }
+  result.seconds = elapsed_s() - begin_s;
+  return result;
+}
+
+}  // namespace unweight::bench
