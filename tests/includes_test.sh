@@ -14,7 +14,7 @@ src/codec        | unweight format codec                             | tl/expect
 src/io           | unweight format codec io                          | tl/expected\.hpp|fmt/.*|simdjson\.h|openssl/.*
 src/capi         | unweight format codec io capi                     | tl/expected\.hpp|fmt/.*
 src/cuda/ptx     | cuda/ptx                                          | cuda.*
-src/cuda/device  | format cuda/ptx cuda/device                       | cuda.*
+src/cuda/device  | format cuda/ptx cuda/device                       | cuda.*|vector_types\.h
 src/cuda/kernels | format cuda/ptx cuda/device cuda/kernels          | cuda.*
 src/cuda/instances | format cuda/ptx cuda/device cuda/kernels cuda/instances | cuda.*
 src/cuda/launch  | unweight format codec cuda                        | tl/expected\.hpp|fmt/.*|cu.*

@@ -119,4 +119,12 @@ std::vector<std::uint16_t> make_tensor(const MatrixShape& shape, Filling filling
   return values;
 }
 
+ListsAndValues::ListsAndValues() : values(make_tensor(shape, Filling::kTrained, 11)) {
+  for (std::uint32_t v = 0; v < 65536; ++v) values[v] = static_cast<std::uint16_t>(v * 40503U);
+  Random random(12);
+  for (std::size_t i = 64 * shape.cols; i < 96 * shape.cols; ++i) {
+    if (random.below(shape.cols) < i % shape.cols * 9 / 16) values[i] &= 0x807f;
+  }
+}
+
 }  // namespace unweight::test

@@ -58,4 +58,12 @@ std::string name_of(Filling filling);
 
 std::vector<std::uint16_t> make_tensor(const MatrixShape& shape, Filling filling, std::uint64_t seed);
 
+/// A small tiled tensor that holds all 65,536 values, and tiles with as many exceptions as one can have: every column
+/// of tiles has lists of another length, up to exponent planes.
+struct ListsAndValues {
+  ListsAndValues();
+  MatrixShape shape{1, 160, 1024};
+  std::vector<std::uint16_t> values;
+};
+
 }  // namespace unweight::test

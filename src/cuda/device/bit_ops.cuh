@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <format/layout.hpp>
 
 /// Before a loop over registers, whose indices must be constants. Compilers for the CPU do not know the order.
@@ -57,6 +58,32 @@ UNWEIGHT_HOST_DEVICE inline std::uint32_t logic3(std::uint32_t a, std::uint32_t 
 UNWEIGHT_HOST_DEVICE inline std::uint32_t select_bits(std::uint32_t mask, std::uint32_t if_set,
                                                       std::uint32_t if_clear) {
   return logic3<(0xf0 & 0xcc) | (~0xf0 & 0xaa)>(mask, if_set, if_clear);
+}
+
+/// Exact.
+UNWEIGHT_HOST_DEVICE inline float float_of_bf16(std::uint16_t value) {
+  const std::uint32_t bits = std::uint32_t{value} << 16;
+#if defined(__CUDA_ARCH__)
+  return __uint_as_float(bits);
+#else
+  float result;
+  std::memcpy(&result, &bits, sizeof result);
+  return result;
+#endif
+}
+
+/// To nearest, ties to even; a NaN becomes 0x7fff.
+UNWEIGHT_HOST_DEVICE inline std::uint16_t round_to_bf16(float value) {
+#if defined(__CUDA_ARCH__)
+  std::uint16_t result;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result) : "f"(value));
+  return result;
+#else
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  if ((bits & 0x7fffffffU) > 0x7f800000U) return 0x7fff;
+  return static_cast<std::uint16_t>((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
+#endif
 }
 
 }  // namespace unweight::device

@@ -12,6 +12,8 @@
 
 namespace unweight::sm90 {
 
+inline constexpr std::uint32_t kSmallBatchConsumers = 16;  ///< warps that decode and multiply; tiles of a stage
+
 /// Compile-time part of a configuration.
 template <std::uint32_t Strips, std::uint32_t TokenTiles, bool Raw>
 struct SmallBatchConfig {
@@ -53,7 +55,7 @@ struct SmallBatchParams {
 
 template <class Config>
 struct SmallBatchTraits {
-  static constexpr std::uint32_t kConsumers = 16;
+  static constexpr std::uint32_t kConsumers = kSmallBatchConsumers;
   static constexpr std::uint32_t kConsumerThreads = kConsumers * device::kLanes;
   static constexpr std::uint32_t kThreads = kConsumerThreads + device::kLanes;
   static constexpr std::uint32_t kColTiles = kConsumers / Config::kStrips;

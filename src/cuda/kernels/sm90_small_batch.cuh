@@ -32,6 +32,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cuda/device/bit_ops.cuh>
 #include <cuda/device/small_batch_ring.cuh>
 #include <cuda/device/tile_decode.cuh>
 #include <cuda/device/tile_fragments.cuh>
@@ -234,6 +235,7 @@ struct SmallBatchProducer {
       }
     }
     finish(now, slot);
+    ptx::wait_for_async_copies();
   }
 };
 
@@ -329,10 +331,8 @@ struct SmallBatchConsumer {
         const std::uint32_t row = item * Traits::kItemRows + strip * format::kTileRows + l / 4 + 8 * (i / 2 & 1);
         const std::uint32_t token = (part * Traits::kPartTiles + i / 4) * 8 + 2 * (l & 3) + (i & 1);
         if (row >= params.rows || token >= params.tokens) continue;
-        if (params.bias != nullptr) sum += __uint_as_float(std::uint32_t{params.bias[row]} << 16);
-        std::uint16_t rounded;
-        asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(rounded) : "f"(sum));
-        params.y[token * params.y_stride + row] = rounded;
+        if (params.bias != nullptr) sum += device::float_of_bf16(params.bias[row]);
+        params.y[token * params.y_stride + row] = device::round_to_bf16(sum);
       }
     }
     UNWEIGHT_UNROLL
@@ -396,7 +396,7 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
     small_batch_kernel(const __grid_constant__ SmallBatchParams params, const __grid_constant__ CUtensorMap x_map,
                        const __grid_constant__ CUtensorMap raw_map) {
   using Traits = SmallBatchTraits<Config>;
-  extern __shared__ __align__(1024) std::byte shared[];
+  std::byte* const shared = ptx::dynamic_shared_memory();
   const SmallBatchMap<Config> map(params.stages);
   const std::uint32_t base = ptx::shared_address(shared);
   const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;

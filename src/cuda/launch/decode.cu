@@ -3,7 +3,7 @@
 #include <cuda/kernels/sm90_decode.cuh>
 #include <cuda/launch/cuda_error.hpp>
 #include <cuda/launch/decode.hpp>
-#include <cuda/launch/device_sections.hpp>
+#include <cuda/launch/decode_params.hpp>
 #include <format/layout.hpp>
 #include <new>
 #include <string>
@@ -54,27 +54,9 @@ Result<void> load_decode() {
 
 Result<void> decode_tiled(const DeviceBlob& blob, std::uint16_t* values, std::uint64_t row_stride,
                           cudaStream_t stream) {
-  const MatrixShape& shape = blob.shape();
-  const format::TiledGeometry g = format::tiled_geometry(shape.batch, shape.rows, shape.cols, blob.palette_count());
-  const sm90::DecodeParams params{
-      .tiles = section<std::byte>(blob, g.tiles_offset),
-      .palettes = section<uint2>(blob, g.palettes_offset),
-      .row_palettes = section<std::uint8_t>(blob, g.row_palettes_offset),
-      .segment_starts = section<std::uint32_t>(blob, g.segment_starts_offset),
-      .tile_starts = section<std::uint16_t>(blob, g.tile_starts_offset),
-      .exceptions = section<std::uint16_t>(blob, g.exceptions_offset),
-      .values = values,
-      .row_stride = row_stride,
-      .tile_count = static_cast<std::uint32_t>(g.tiles),
-      .tiles_per_strip = static_cast<std::uint32_t>(g.tiles_per_strip),
-      .strips = static_cast<std::uint32_t>(g.strips),
-      .rows = static_cast<std::uint32_t>(shape.rows),
-      .cols = static_cast<std::uint32_t>(shape.cols),
-      .exception_base = blob.exception_base(),
-      .wide_stores = is_aligned(values, 16) && row_stride % 8 == 0,
-  };
+  const sm90::DecodeParams params = decode_params(placed(blob), values, row_stride);
   cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(static_cast<std::uint32_t>(format::ceil_div(g.tiles, Traits::kTilesPerBlock)));
+  launch.gridDim = dim3(static_cast<std::uint32_t>(format::ceil_div(params.tile_count, Traits::kTilesPerBlock)));
   launch.blockDim = dim3(Traits::kThreads);
   launch.stream = stream;
   const cudaError_t error = cudaLaunchKernelEx(&launch, sm90::decode_kernel<Config>, params);

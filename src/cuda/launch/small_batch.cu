@@ -3,8 +3,8 @@
 #include <cuda/instances/sm90_small_batch.hpp>
 #include <cuda/launch/cuda_error.hpp>
 #include <cuda/launch/decode.hpp>
-#include <cuda/launch/device_sections.hpp>
 #include <cuda/launch/small_batch.hpp>
+#include <cuda/launch/small_batch_params.hpp>
 #include <cuda/launch/tensor_map.hpp>
 #include <format/layout.hpp>
 #include <new>
@@ -35,10 +35,6 @@ const sm90::SmallBatchInstances& instances(std::uint32_t strips, bool raw) {
 const sm90::SmallBatchInstance& instance(std::uint32_t strips, bool raw, std::uint32_t tokens) {
   const sm90::SmallBatchInstances& all = instances(strips, raw);
   return *std::find_if(all.begin(), all.end() - 1, [&](const auto& i) { return 8 * i.token_tiles >= tokens; });
-}
-
-std::uint64_t item_count(const DeviceBlob& weight, std::uint32_t strips) {
-  return format::ceil_div(weight.shape().rows, std::uint64_t{format::kTileRows} * strips);
 }
 
 /// Most stages up to `wanted` that shared memory has room for.
@@ -72,53 +68,18 @@ Result<void> load_small_batch() {
 
 Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,
                          cudaStream_t stream) {
-  const MatrixShape& shape = weight.shape();
+  const PlacedBlob blob = placed(weight);
   const bool raw = weight.layout() == BlobLayout::kRaw;
   const sm90::SmallBatchInstance& kernel = instance(config.strips, raw, arguments.tokens);
-  const format::TiledGeometry g =
-      format::tiled_geometry(shape.batch, shape.rows, shape.cols, raw ? 1 : weight.palette_count());
-  const std::uint64_t first_strip = arguments.matrix * g.strips, first_tile = first_strip * g.tiles_per_strip;
-  sm90::SmallBatchParams params{};
-  if (!raw) {
-    params.tiles = section<std::byte>(weight, g.tiles_offset) + first_tile * format::kTileBytes;
-    params.palettes = section<uint2>(weight, g.palettes_offset);
-    params.row_palettes = section<std::uint8_t>(weight, g.row_palettes_offset) + first_strip * format::kTileRows;
-    params.segment_starts = section<std::uint32_t>(weight, g.segment_starts_offset);
-    params.tile_starts = section<std::uint16_t>(weight, g.tile_starts_offset);
-    params.exceptions = section<std::uint16_t>(weight, g.exceptions_offset);
-  }
-  params.raw_values = section<std::uint16_t>(weight, format::kHeaderBytes) + arguments.matrix * shape.rows * shape.cols;
-  params.x = arguments.x;
-  params.bias = arguments.bias;
-  params.y = arguments.y;
-  params.next_ticket = config.dynamic ? static_cast<std::uint32_t*>(arguments.workspace) : nullptr;
-  params.x_stride = arguments.x_stride;
-  params.y_stride = arguments.y_stride;
-  params.tokens = arguments.tokens;
-  params.rows = static_cast<std::uint32_t>(shape.rows);
-  params.cols = static_cast<std::uint32_t>(shape.cols);
-  params.first_tile = static_cast<std::uint32_t>(first_tile);
-  params.strips = static_cast<std::uint32_t>(g.strips);
-  params.tiles_per_strip = static_cast<std::uint32_t>(g.tiles_per_strip);
-  params.items = static_cast<std::uint32_t>(item_count(weight, config.strips));
-  params.steps = static_cast<std::uint32_t>(format::ceil_div(g.tiles_per_strip, 16 / config.strips));
-  params.stages = config.stages;
-  params.palette_count = weight.palette_count();
-  params.exception_base = weight.exception_base();
-  params.dependent = config.dependent_launch;
-
+  const sm90::SmallBatchParams params = small_batch_params(blob, arguments, config);
   CUtensorMap x_map{}, raw_map{};
-  const MatrixInMemory x{arguments.x, arguments.tokens, shape.cols, arguments.x_stride};
-  const MatrixInMemory w{params.raw_values, shape.rows, shape.cols, shape.cols};
-  params.x_by_tensor_copy = x.suits_tensor_copies();
-  params.raw_by_tensor_copy = raw && w.suits_tensor_copies();
   if (params.x_by_tensor_copy) {
-    auto map = make_tensor_map(x, 8 * kernel.token_tiles);
+    auto map = make_tensor_map(activations(blob, arguments), 8 * kernel.token_tiles);
     if (!map) return tl::unexpected(map.error());
     x_map = *map;
   }
   if (params.raw_by_tensor_copy) {
-    auto map = make_tensor_map(w, format::kTileRows);
+    auto map = make_tensor_map(raw_matrix(blob, arguments.matrix), format::kTileRows);
     if (!map) return tl::unexpected(map.error());
     raw_map = *map;
   }
@@ -175,7 +136,7 @@ Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_
   double best_busy = 0;
   for (const std::uint32_t strips : launch::kStripChoices) {
     if (tokens > 32 && strips == 1) continue;  // X of a stage would leave room for one slot
-    const std::uint64_t items = std::max<std::uint64_t>(1, launch::item_count(weight, strips));
+    const std::uint64_t items = std::max<std::uint64_t>(1, launch::small_batch_items(weight.shape(), strips));
     const double busy = static_cast<double>(items) / static_cast<double>(format::ceil_div(items, blocks) * blocks);
     if (busy + 0.02 < best_busy) continue;
     best_busy = std::max(best_busy, busy);

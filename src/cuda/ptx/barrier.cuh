@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// mbarrier, one wrapper an instruction (PTX ISA, "Parallel Synchronization and Communication Instructions: mbarrier").
-// A barrier is 8 bytes of shared memory, named here by its shared-memory address. A phase completes when all expected
-// arrivals have been made and all expected bytes have come.
+// Shared memory and mbarrier, one wrapper an instruction (PTX ISA, "Parallel Synchronization and Communication
+// Instructions: mbarrier"). A barrier is 8 bytes of shared memory, named here by its shared-memory address. A phase
+// completes when all expected arrivals have been made and all expected bytes have come.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace unweight::ptx {
+
+/// The block's dynamic shared memory, aligned to 1024 bytes.
+__device__ __forceinline__ std::byte* dynamic_shared_memory() {
+  extern __shared__ __align__(1024) std::byte unweight_dynamic_shared_memory[];
+  return unweight_dynamic_shared_memory;
+}
 
 /// Address of a shared-memory object in the shared window, which is what the instructions below take.
 __device__ __forceinline__ std::uint32_t shared_address(const void* object) {

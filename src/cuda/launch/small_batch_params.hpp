@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Parameters of kernels/sm90_small_batch.cuh.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cuda/device/small_batch_ring.cuh>
+#include <cuda/launch/placed_blob.hpp>
+#include <cuda/launch/tensor_map.hpp>
+#include <format/layout.hpp>
+#include <unweight/cuda.hpp>
+
+namespace unweight::launch {
+
+inline std::uint64_t small_batch_items(const MatrixShape& shape, std::uint32_t strips) {
+  return format::ceil_div(shape.rows, std::uint64_t{format::kTileRows} * strips);
+}
+
+/// X as a matrix in memory.
+inline MatrixInMemory activations(const PlacedBlob& weight, const MatmulArguments& arguments) {
+  return {arguments.x, arguments.tokens, weight.shape.cols, arguments.x_stride};
+}
+
+/// A raw blob's matrix.
+inline MatrixInMemory raw_matrix(const PlacedBlob& weight, std::uint64_t matrix) {
+  const auto* values = weight.section<std::uint16_t>(format::kHeaderBytes);
+  return {values + matrix * weight.shape.rows * weight.shape.cols, weight.shape.rows, weight.shape.cols,
+          weight.shape.cols};
+}
+
+/// For checked arguments and a configuration that can_implement() accepts.
+inline sm90::SmallBatchParams small_batch_params(const PlacedBlob& weight, const MatmulArguments& arguments,
+                                                 const MatmulConfig& config) {
+  const MatrixShape& shape = weight.shape;
+  const bool raw = weight.layout == BlobLayout::kRaw;
+  const format::TiledGeometry g = weight.geometry();
+  const std::uint64_t first_strip = arguments.matrix * g.strips, first_tile = first_strip * g.tiles_per_strip;
+  sm90::SmallBatchParams params{};
+  if (raw) {
+    const MatrixInMemory matrix = raw_matrix(weight, arguments.matrix);
+    params.raw_values = matrix.values;
+    params.raw_by_tensor_copy = matrix.suits_tensor_copies();
+  } else {
+    params.tiles = weight.data + g.tiles_offset + first_tile * format::kTileBytes;
+    params.palettes = weight.section<uint2>(g.palettes_offset);
+    params.row_palettes = weight.section<std::uint8_t>(g.row_palettes_offset) + first_strip * format::kTileRows;
+    params.segment_starts = weight.section<std::uint32_t>(g.segment_starts_offset);
+    params.tile_starts = weight.section<std::uint16_t>(g.tile_starts_offset);
+    params.exceptions = weight.section<std::uint16_t>(g.exceptions_offset);
+  }
+  params.x = arguments.x;
+  params.bias = arguments.bias;
+  params.y = arguments.y;
+  params.next_ticket = config.dynamic ? static_cast<std::uint32_t*>(arguments.workspace) : nullptr;
+  params.x_stride = arguments.x_stride;
+  params.y_stride = arguments.y_stride;
+  params.tokens = arguments.tokens;
+  params.rows = static_cast<std::uint32_t>(shape.rows);
+  params.cols = static_cast<std::uint32_t>(shape.cols);
+  params.first_tile = static_cast<std::uint32_t>(first_tile);
+  params.strips = static_cast<std::uint32_t>(g.strips);
+  params.tiles_per_strip = static_cast<std::uint32_t>(g.tiles_per_strip);
+  params.items = static_cast<std::uint32_t>(small_batch_items(shape, config.strips));
+  params.steps =
+      static_cast<std::uint32_t>(format::ceil_div(g.tiles_per_strip, sm90::kSmallBatchConsumers / config.strips));
+  params.stages = config.stages;
+  params.palette_count = weight.palette_count;
+  params.exception_base = weight.exception_base;
+  params.dependent = config.dependent_launch;
+  params.x_by_tensor_copy = activations(weight, arguments).suits_tensor_copies();
+  return params;
+}
+
+}  // namespace unweight::launch

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// In place of CUDA's header of that name: a tensor map is what it describes.
+#pragma once
+#include <cstdint>
+
+struct CUtensorMap {
+  const std::uint16_t* values;
+  std::uint64_t rows, cols, stride;
+  std::uint32_t box_rows;  ///< boxes have 64 columns, and the 128-byte swizzle
+};

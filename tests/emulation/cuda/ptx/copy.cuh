@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The emulated twin of src/cuda/ptx/copy.cuh.
+#pragma once
+
+#include "emulation/emulator.hpp"
+#include <cstring>
+#include <cuda.h>
+#include <stdexcept>
+
+namespace unweight::ptx {
+
+inline std::uint64_t evict_first_policy() { return 0; }
+
+inline void require_aligned(const void* address, std::size_t bytes) {
+  if (reinterpret_cast<std::uintptr_t>(address) % 16 != 0 || bytes % 16 != 0) {
+    throw std::runtime_error("emulation: a copy that is not aligned to 16 bytes");
+  }
+}
+
+inline void bulk_copy(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t barrier, std::uint64_t) {
+  require_aligned(from, bytes);
+  emulation::copy_later(to, bytes, barrier, [=] { std::memcpy(emulation::shared_memory() + to, from, bytes); });
+}
+
+inline void tensor_copy(std::uint32_t to, const CUtensorMap* map, std::int32_t inner, std::int32_t outer,
+                        std::uint32_t barrier) {
+  require_aligned(map->values, map->stride * sizeof *map->values);
+  (void)emulation::shared_range(to, map->box_rows * 128, 1024);  // the swizzle's pattern repeats every 1 KiB
+  emulation::copy_later(to, map->box_rows * 128, barrier, [=, box = *map] {
+    for (std::uint32_t row = 0; row < box.box_rows; ++row) {
+      for (std::uint32_t col = 0; col < 64; ++col) {
+        const std::uint64_t r = static_cast<std::uint64_t>(outer) + row, c = static_cast<std::uint64_t>(inner) + col;
+        const std::uint16_t value = r < box.rows && c < box.cols ? box.values[r * box.stride + c] : std::uint16_t{0};
+        const std::uint32_t at = to + row * 128 + ((col / 8 ^ row % 8) * 16) + col % 8 * 2;
+        std::memcpy(emulation::shared_memory() + at, &value, sizeof value);
+      }
+    }
+  });
+}
+
+inline void copy_async16(std::uint32_t to, const void* from) {
+  require_aligned(from, 16);
+  emulation::thread_copy_later(to, 16, [=] { std::memcpy(emulation::shared_memory() + to, from, 16); });
+}
+
+inline void wait_for_async_copies() { emulation::wait_for_copies(); }
+
+}  // namespace unweight::ptx

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The words of CUDA C++ that our kernels use, for a C++ compiler. emulator.hpp says how they run.
+#pragma once
+
+#include "emulation/emulator.hpp"
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+// NOLINTBEGIN(bugprone-reserved-identifier): these are the device language's names.
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __grid_constant__
+#define __shared__ static  // one block runs at a time
+
+struct Dim3 {
+  std::uint32_t x, y, z;
+};
+extern Dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+struct alignas(8) uint2 {
+  std::uint32_t x, y;
+};
+struct alignas(16) uint4 {
+  std::uint32_t x, y, z, w;
+};
+inline uint2 make_uint2(std::uint32_t x, std::uint32_t y) { return {x, y}; }
+inline uint4 make_uint4(std::uint32_t x, std::uint32_t y, std::uint32_t z, std::uint32_t w) { return {x, y, z, w}; }
+
+template <class T>
+T __ldg(const T* at) {
+  return *at;
+}
+
+inline std::uint32_t min(std::uint32_t a, std::uint32_t b) { return std::min(a, b); }
+
+inline void __syncthreads() { unweight::emulation::sync_block(); }
+inline void __syncwarp() {
+  const std::uint8_t nothing = 0;
+  (void)unweight::emulation::exchange(&nothing, sizeof nothing);
+}
+
+inline std::uint32_t __shfl_sync(std::uint32_t, std::uint32_t value, std::uint32_t lane) {
+  const std::byte* all = unweight::emulation::exchange(&value, sizeof value);
+  std::uint32_t result;
+  std::memcpy(&result, all + lane % unweight::emulation::kWarpLanes * sizeof value, sizeof result);
+  return result;
+}
+
+inline std::uint32_t __shfl_down_sync(std::uint32_t mask, std::uint32_t value, std::uint32_t distance) {
+  const std::uint32_t lane = threadIdx.x % unweight::emulation::kWarpLanes;
+  return __shfl_sync(mask, value, lane + distance < unweight::emulation::kWarpLanes ? lane + distance : lane);
+}
+
+inline std::uint32_t __ballot_sync(std::uint32_t, bool value) {
+  const std::byte* all = unweight::emulation::exchange(&value, sizeof value);
+  std::uint32_t result = 0;
+  for (std::uint32_t lane = 0; lane < unweight::emulation::kWarpLanes; ++lane) {
+    result |= std::uint32_t{all[lane] != std::byte{0}} << lane;
+  }
+  return result;
+}
+
+inline std::uint32_t atomicInc(std::uint32_t* counter, std::uint32_t limit) {
+  const std::uint32_t old = *counter;
+  *counter = old >= limit ? 0 : old + 1;
+  return old;
+}
+// NOLINTEND(bugprone-reserved-identifier)

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The small-batch kernel on the CPU (tests/emulation): the real kernel source, the launcher's own parameters.
+#include "emulation/device_language.hpp"
+#include "emulation/host_blob.hpp"
+#include "support/tensors.hpp"
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cuda/kernels/sm90_small_batch.cuh>
+#include <cuda/launch/small_batch_params.hpp>
+#include <gtest/gtest.h>
+#include <string>
+#include <vector>
+
+namespace unweight::test {
+namespace {
+
+/// Rows of activations with gaps of NaN, at an offset from a 16-byte boundary.
+struct HostActivations {
+  HostActivations(std::uint64_t tokens, std::uint64_t cols, std::uint64_t stride_in, std::uint64_t offset_in,
+                  std::uint64_t seed)
+      : stride(stride_in), offset(offset_in), memory((offset + tokens * stride) / 8 + 1) {
+    std::fill_n(&memory[0].values[0], memory.size() * 8, std::uint16_t{0x7fc0});
+    Random random(seed);
+    for (std::uint64_t t = 0; t < tokens; ++t) {
+      for (std::uint64_t k = 0; k < cols; ++k) data()[t * stride + k] = to_bf16(static_cast<float>(random.normal()));
+    }
+  }
+  [[nodiscard]] std::uint16_t* data() { return &memory[0].values[0] + offset; }
+  [[nodiscard]] const std::uint16_t* data() const { return &memory[0].values[0] + offset; }
+  [[nodiscard]] float at(std::uint64_t t, std::uint64_t k) const {
+    return device::float_of_bf16(data()[t * stride + k]);
+  }
+
+  struct alignas(16) Eight {
+    std::array<std::uint16_t, 8> values;
+  };
+  std::uint64_t stride, offset;
+  std::vector<Eight> memory;
+};
+
+template <class Config>
+void run_kernel(const launch::PlacedBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,
+                std::uint32_t multiprocessors, std::uint64_t seed) {
+  using Traits = sm90::SmallBatchTraits<Config>;
+  const sm90::SmallBatchParams params = launch::small_batch_params(weight, arguments, config);
+  const auto tensor_map = [](const launch::MatrixInMemory& m, std::uint32_t box_rows) {
+    return CUtensorMap{m.values, m.rows, m.cols, m.stride, box_rows};
+  };
+  const CUtensorMap x_map = tensor_map(launch::activations(weight, arguments), Traits::kTokens);
+  const CUtensorMap raw_map = tensor_map(launch::raw_matrix(weight, arguments.matrix), format::kTileRows);
+  emulation::launch(std::min(params.items, multiprocessors), Traits::kThreads,
+                    sm90::SmallBatchMap<Config>(config.stages).size, seed,
+                    [&] { sm90::small_batch_kernel<Config>(params, x_map, raw_map); });
+}
+
+template <std::uint32_t Strips, bool Raw>
+void run_strips(const launch::PlacedBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,
+                std::uint32_t multiprocessors, std::uint64_t seed) {
+  const auto run = [&]<std::uint32_t TokenTiles>() {
+    run_kernel<sm90::SmallBatchConfig<Strips, TokenTiles, Raw>>(weight, arguments, config, multiprocessors, seed);
+  };
+  if (arguments.tokens <= 8) return run.template operator()<1>();
+  if (arguments.tokens <= 16) return run.template operator()<2>();
+  if (arguments.tokens <= 32) return run.template operator()<4>();
+  return run.template operator()<8>();
+}
+
+struct Case {
+  std::uint32_t tokens = 1;
+  MatmulConfig config;
+  std::uint64_t y_gap = 0;
+  std::uint64_t matrix = 0;
+  const std::uint16_t* bias = nullptr;
+  std::uint32_t multiprocessors = 3;
+  std::uint64_t seed = 1;
+};
+
+/// Y, after a check that nothing around it was written and that the workspace is zero again.
+std::vector<std::uint16_t> multiply(const HostBlob& blob, const HostActivations& x, const Case& c) {
+  constexpr std::uint16_t kPoison = 0xa5a5;
+  constexpr std::uint64_t kGuard = 64;
+  const launch::PlacedBlob& weight = blob.placed;
+  const std::uint64_t rows = weight.shape.rows, stride = rows + c.y_gap;
+  std::vector<std::uint16_t> memory(kGuard + c.tokens * stride + kGuard, kPoison);
+  alignas(16) std::array<std::uint32_t, 4> workspace{};
+  const MatmulArguments arguments{.x = x.data(),
+                                  .x_stride = x.stride,
+                                  .y = memory.data() + kGuard,
+                                  .y_stride = stride,
+                                  .bias = c.bias,
+                                  .tokens = c.tokens,
+                                  .matrix = c.matrix,
+                                  .workspace = workspace.data()};
+  const bool raw = weight.layout == BlobLayout::kRaw;
+  const auto run = [&]<std::uint32_t Strips>() {
+    raw ? run_strips<Strips, true>(weight, arguments, c.config, c.multiprocessors, c.seed)
+        : run_strips<Strips, false>(weight, arguments, c.config, c.multiprocessors, c.seed);
+  };
+  c.config.strips == 1 ? run.operator()<1>() : c.config.strips == 2 ? run.operator()<2>() : run.operator()<4>();
+  std::vector<std::uint16_t> y;
+  for (std::size_t i = 0; i < memory.size(); ++i) {
+    const std::uint64_t at = i - kGuard;
+    if (i >= kGuard && at < c.tokens * stride && at % stride < rows) {
+      y.push_back(memory[i]);
+    } else {
+      EXPECT_EQ(memory[i], kPoison) << "beside Y, at " << static_cast<std::int64_t>(at);
+    }
+  }
+  EXPECT_EQ(workspace, (std::array<std::uint32_t, 4>{}));
+  return y;
+}
+
+std::string describe(const MatrixShape& shape, const Case& c) {
+  return std::to_string(shape.rows) + " x " + std::to_string(shape.cols) + ", " + std::to_string(c.tokens) +
+         " tokens, strips " + std::to_string(c.config.strips) + ", stages " + std::to_string(c.config.stages) +
+         (c.config.dynamic ? ", dynamic" : "") + (c.config.dependent_launch ? ", dependent" : "") + ", seed " +
+         std::to_string(c.seed);
+}
+
+void expect_near_float64(const std::vector<std::uint16_t>& y, const HostActivations& x,
+                         std::span<const std::uint16_t> w, const MatrixShape& shape, const Case& c) {
+  for (std::uint32_t t = 0; t < c.tokens; ++t) {
+    for (std::uint64_t n = 0; n < shape.rows; ++n) {
+      double sum = c.bias == nullptr ? 0 : double{device::float_of_bf16(c.bias[n])}, size = std::fabs(sum);
+      for (std::uint64_t k = 0; k < shape.cols; ++k) {
+        const double product = double{x.at(t, k)} * double{device::float_of_bf16(w[n * shape.cols + k])};
+        sum += product;
+        size += std::fabs(product);
+      }
+      const double found = device::float_of_bf16(y[t * shape.rows + n]);
+      ASSERT_LE(std::fabs(found - sum), 0x1p-8 * std::fabs(sum) + 0x1p-18 * size)
+          << describe(shape, c) << ": token " << t << ", row " << n << " is " << found << ", not " << sum;
+    }
+  }
+}
+
+/// Every strip and stage count, schedule and width, whole and ragged shapes: near float64, and the same bits as raw.
+TEST(SmallBatchEmulation, EveryKindOfConfiguration) {
+  std::uint64_t seed = 0;
+  for (const MatrixShape& shape : {MatrixShape{1, 64, 1024}, MatrixShape{1, 1, 1}, MatrixShape{1, 100, 520},
+                                   MatrixShape{1, 300, 72}, MatrixShape{1, 17, 1160}}) {
+    const auto values = make_tensor(shape, Filling::kEscapes1p5, 3);
+    const auto tiled = HostBlob::encoded(values, shape), raw = HostBlob::raw(values, shape);
+    for (const std::uint32_t tokens : {1U, 9U, 20U, 64U}) {
+      const HostActivations x(tokens, shape.cols, (shape.cols + 7) / 8 * 8, 0, tokens);
+      for (const std::uint32_t strips : {1U, 2U, 4U}) {
+        if (tokens == 64 && strips == 1) continue;  // two slots do not fit
+        Case c{.tokens = tokens, .config = {strips, 2 + static_cast<std::uint32_t>(seed % 2)}, .seed = ++seed};
+        if (tokens > 16) c.config.stages = 2;
+        c.config.dynamic = seed % 3 == 0;
+        c.config.dependent_launch = seed % 5 < 2;
+        const auto expected = multiply(raw, x, c);
+        expect_near_float64(expected, x, values, shape, c);
+        EXPECT_EQ(multiply(tiled, x, c), expected) << describe(shape, c);
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
+TEST(SmallBatchEmulation, EveryFillingEqualsRaw) {
+  const MatrixShape shape{1, 47, 584};
+  for (const Filling filling : kAllFillings) {
+    const auto values = make_tensor(shape, filling, 6);
+    const auto tiled = HostBlob::encoded(values, shape), raw = HostBlob::raw(values, shape);
+    const HostActivations x(3, shape.cols, shape.cols, 0, 2);
+    for (const std::uint32_t strips : {1U, 4U}) {
+      const Case c{.tokens = 3, .config = {strips, 3}, .seed = strips};
+      EXPECT_EQ(multiply(tiled, x, c), multiply(raw, x, c)) << name_of(filling) << ", " << describe(shape, c);
+    }
+  }
+}
+
+/// Lists of every length up to exponent planes, in the slot and beyond its room; all 65,536 values.
+TEST(SmallBatchEmulation, EveryListAndValue) {
+  const ListsAndValues tensor;
+  const MatrixShape& shape = tensor.shape;
+  const auto& values = tensor.values;
+  const auto tiled = HostBlob::encoded(values, shape), raw = HostBlob::raw(values, shape);
+  ASSERT_EQ(tiled.placed.layout, BlobLayout::kTiled);
+  const HostActivations x(8, shape.cols, shape.cols, 0, 2);
+  for (const std::uint32_t strips : {1U, 2U, 4U}) {
+    const Case c{.tokens = 8, .config = {strips, 2}, .seed = strips};
+    EXPECT_EQ(multiply(tiled, x, c), multiply(raw, x, c)) << describe(shape, c);
+  }
+}
+
+TEST(SmallBatchEmulation, StridesOffsetsBiasAndBatch) {
+  const MatrixShape shape{3, 35, 203}, one{1, 35, 203};
+  const auto values = make_tensor(shape, Filling::kEscapes1p5, 8);
+  const auto tiled = HostBlob::encoded(values, shape), raw = HostBlob::raw(values, shape);
+  std::vector<std::uint16_t> bias(shape.rows);
+  Random random(5);
+  for (auto& value : bias) value = to_bf16(static_cast<float>(random.normal()));
+  for (std::uint64_t matrix = 0; matrix < shape.batch; ++matrix) {
+    const auto part = std::span(values).subspan(matrix * one.rows * one.cols, one.rows * one.cols);
+    for (const auto& [stride, offset] : {std::array<std::uint64_t, 2>{203, 0}, {208, 0}, {208, 8}, {208, 3}}) {
+      const HostActivations x(10, shape.cols, stride, offset, 7);
+      const Case c{.tokens = 10, .config = {2, 3}, .y_gap = stride % 4, .matrix = matrix, .bias = bias.data()};
+      const auto y = multiply(tiled, x, c);
+      expect_near_float64(y, x, part, one, c);
+      EXPECT_EQ(multiply(raw, x, c), y);
+    }
+  }
+}
+
+/// Row m of Y has the same bits for every number of tokens, stages and blocks, and whatever the timing.
+TEST(SmallBatchEmulation, BatchInvariantAndDeterministic) {
+  const MatrixShape shape{1, 48, 328};
+  const auto values = make_tensor(shape, Filling::kTrained, 4);
+  const auto blob = HostBlob::encoded(values, shape);
+  const HostActivations x(64, shape.cols, shape.cols, 0, 1);
+  for (const std::uint32_t strips : {1U, 2U, 4U}) {
+    const Case all_tokens{.tokens = 64, .config = {strips, 2}};
+    const auto expected = multiply(blob, x, strips == 1 ? Case{.tokens = 32, .config = {1, 2}} : all_tokens);
+    for (std::uint64_t seed = 0; seed < 12; ++seed) {
+      const auto tokens = static_cast<std::uint32_t>(1 + seed * 31 % 32);
+      const Case c{.tokens = tokens,
+                   .config = {strips, 2 + static_cast<std::uint32_t>(tokens <= 16 ? seed % 3 : 0), seed % 2 == 0},
+                   .multiprocessors = static_cast<std::uint32_t>(1 + seed % 4),
+                   .seed = seed};
+      const auto y = multiply(blob, x, c);
+      EXPECT_TRUE(std::equal(y.begin(), y.end(), expected.begin())) << describe(shape, c);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace unweight::test
