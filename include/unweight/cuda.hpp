@@ -85,6 +85,8 @@ class DeviceBlob {
 
 // ---- matrix multiplication for few tokens ---------------------------------------------------------------------------
 //
+// Experimental: proven on the CPU by emulation, not yet on a device (docs/kernels.md).
+//
 // Y[M, N] = X[M, K] * W[N, K]^T + bias[N], where M = tokens, N = rows and K = cols of one matrix of the blob. W is
 // decoded on chip: it is read once, compressed, and never written. X, Y and bias are bfloat16; products are summed in
 // float.
