@@ -28,6 +28,10 @@ constexpr auto kRowMajor = [] {
   return table;
 }();
 
+/// Memory that is about to be read and written is asked for while this many tiles are decoded: the hardware does not
+/// foresee 16 rows at a time. Decoding is 1.25 times as fast with rows of 4096 values, 1.4 times with 384.
+constexpr std::uint64_t kTilesAhead = 4;
+
 std::uint16_t& value_at(std::uint16_t* values, std::size_t stride, std::uint32_t position) {
   const std::uint32_t row_major = kRowMajor[position];
   return values[row_major / kTileCols * stride + row_major % kTileCols];
@@ -44,21 +48,34 @@ void patch_exceptions(const BlobView& blob, std::uint64_t tile, std::uint16_t* v
     }
     return;
   }
+  const std::byte* list = blob.exception_unit(begin);
+  const std::uint8_t base = blob.header().exception_base;
+  const auto unit = [list](std::uint32_t i) { return load<std::uint16_t>(list + i * sizeof(std::uint16_t)); };
   for (std::uint32_t i = 0; i < units; ++i) {
-    const auto entry = load<std::uint16_t>(blob.exception_unit(begin + i));
-    std::uint32_t exponent = entry_exponent(entry, blob.header().exception_base);
+    const std::uint16_t entry = unit(i);
+    std::uint32_t exponent = entry_exponent(entry, base);
     if (entry_is_extended(entry)) {
       if (++i == units) return;  // not a valid list: nothing to read
-      exponent = load<std::uint16_t>(blob.exception_unit(begin + i)) & 0xffU;
+      exponent = unit(i) & 0xffU;
     }
     std::uint16_t& value = value_at(values, stride, entry_position(entry));
     value = static_cast<std::uint16_t>((value & 0x807fU) | exponent << 7);
   }
 }
 
-/// Decodes the tensor's part of a strip; `values` has rows * cols entries.
+/// Brings tile k's part of a whole strip to the L2 cache.
+void prefetch_values(std::span<std::uint16_t> strip, std::size_t cols, std::uint64_t k) {
+  const std::size_t col = static_cast<std::size_t>(k * kTileCols);
+  if (strip.size() < kTileRows * cols || cols < col + kTileCols) return;
+  for (std::size_t row = 0; row < kTileRows; ++row) {
+    prefetch(std::as_bytes(strip.subspan(row * cols + col, kTileCols)));
+  }
+}
+
+/// Decodes the tensor's part of a strip; `values` has rows * cols entries, `next` is where the next strip will go, or
+/// empty.
 void decode_strip(const TileKernels& kernels, const BlobView& blob, std::uint64_t strip, std::uint32_t rows,
-                  std::span<std::uint16_t> values) {
+                  std::span<std::uint16_t> values, std::span<std::uint16_t> next) {
   const TiledGeometry& g = blob.geometry();
   const auto cols = static_cast<std::size_t>(blob.header().cols);
   StripPalettes palettes;
@@ -66,8 +83,14 @@ void decode_strip(const TileKernels& kernels, const BlobView& blob, std::uint64_
     std::memcpy(palettes.rotated[row].data(), blob.palette(blob.row_palette(strip * kTileRows + row)), kPaletteSize);
   }
   for (std::uint64_t k = 0; k < g.tiles_per_strip; ++k) {
-    const std::uint64_t tile = strip * g.tiles_per_strip + k;
+    const std::uint64_t tile = strip * g.tiles_per_strip + k, ahead = k + kTilesAhead;
     const std::size_t col = static_cast<std::size_t>(k * kTileCols);
+    if (tile + kTilesAhead < g.tiles) prefetch({blob.tile(tile + kTilesAhead), kTileBytes});
+    if (ahead < g.tiles_per_strip) {
+      prefetch_values(values, cols, ahead);
+    } else {
+      prefetch_values(next, cols, ahead - g.tiles_per_strip);
+    }
     if (rows == kTileRows && cols - col >= kTileCols) {
       kernels.decode(blob.tile(tile), palettes, values.data() + col, cols);
       patch_exceptions(blob, tile, values.data() + col, cols);
@@ -122,10 +145,10 @@ Result<void> decode_rows_with(const TileKernels& kernels, const BlobView& blob, 
       const auto out = values.subspan(static_cast<std::size_t>((begin - row_begin) * shape.cols),
                                       static_cast<std::size_t>(count * shape.cols));
       if (count == strip_rows) {
-        decode_strip(kernels, blob, strip, strips.rows(strip), out);
+        decode_strip(kernels, blob, strip, strips.rows(strip), out, after(values, out));
       } else {
         whole.resize(static_cast<std::size_t>(strip_rows * shape.cols));
-        decode_strip(kernels, blob, strip, strips.rows(strip), whole);
+        decode_strip(kernels, blob, strip, strips.rows(strip), whole, {});
         std::copy_n(whole.begin() + static_cast<std::ptrdiff_t>((begin - strip_begin) * shape.cols), out.size(),
                     out.begin());
       }
@@ -153,7 +176,7 @@ Result<void> decode_with(const TileKernels& kernels, const BlobView& blob, std::
       if (blob.layout() == Layout::kRaw) {
         copy_raw(blob, strips.row_begin(strip) * shape.cols, out);
       } else {
-        decode_strip(kernels, blob, strip, strips.rows(strip), out);
+        decode_strip(kernels, blob, strip, strips.rows(strip), out, after(values, out));
       }
       if (options.verify_checksums) content[static_cast<std::size_t>(strip)] = strip_checksum(kernels, out);
     }
@@ -168,7 +191,7 @@ std::uint64_t content_checksum(const TileKernels& kernels, const BlobView& blob)
   std::vector<std::uint16_t> values;
   for (std::uint64_t strip = 0; strip < strips.count(); ++strip) {
     values.resize(static_cast<std::size_t>(strips.rows(strip) * shape.cols));
-    decode_strip(kernels, blob, strip, strips.rows(strip), values);
+    decode_strip(kernels, blob, strip, strips.rows(strip), values, {});
     content[static_cast<std::size_t>(strip)] = strip_checksum(kernels, values);
   }
   return combine_chunks(content);

@@ -7,7 +7,6 @@
 // The blob is a pure function of the values; src/codec/reference.cpp states the same function in the plainest terms.
 #include <array>
 #include <atomic>
-#include <bit>
 #include <codec/encode.hpp>
 #include <codec/open.hpp>
 #include <codec/out_of_memory.hpp>
@@ -24,6 +23,10 @@ namespace codec {
 namespace {
 
 using namespace format;
+
+/// While a tile is encoded, a tile's worth of the next strip is brought to the L2 cache: encoding rows of 384 values is
+/// 1.1 times as fast. Not more than this much of a strip: the strip at work needs as much room.
+constexpr std::size_t kMostPrefetchBytes = std::size_t{128} << 10;
 
 std::uint64_t value_count(const MatrixShape& shape) { return shape.batch * shape.rows * shape.cols; }
 
@@ -61,7 +64,8 @@ class TiledEncoder {
     if (!make_palettes() && !encode_strips(false)) return 0;
 
     const std::uint64_t units = make_units();
-    geometry_ = tiled_geometry(shape_.batch, shape_.rows, shape_.cols, static_cast<std::uint32_t>(dictionary_.size()));
+    geometry_ =
+        tiled_geometry(shape_.batch, shape_.rows, shape_.cols, static_cast<std::uint32_t>(dictionary_.palettes.size()));
     const std::uint64_t blob_bytes = geometry_.blob_bytes(units);
     if (!tiles_pay(blob_bytes, raw_bytes) || units > UINT32_MAX) return 0;
     write_tables();
@@ -70,7 +74,7 @@ class TiledEncoder {
     Header h{};
     h.layout = static_cast<std::uint8_t>(Layout::kTiled);
     h.exception_base = exception_base_;
-    h.palette_count = static_cast<std::uint32_t>(dictionary_.size());
+    h.palette_count = static_cast<std::uint32_t>(dictionary_.palettes.size());
     h.exception_units = units;
     finish_header(h, shape_, geometry_, blob_bytes, out_);
     return blob_bytes;
@@ -122,10 +126,9 @@ class TiledEncoder {
   }
 
   void choose_palettes(std::uint64_t strip) {
-    RowCounts counts;
     for (std::uint32_t row = 0; row < strips_.rows(strip); ++row) {
-      kernels_.count_exponents(row_values(strip, row), static_cast<std::size_t>(shape_.cols), counts);
-      row_palettes_[static_cast<std::size_t>(strip * kTileRows + row)] = best_palette(counts);
+      row_palettes_[static_cast<std::size_t>(strip * kTileRows + row)] =
+          kernels_.choose_palette(row_values(strip, row), static_cast<std::size_t>(shape_.cols));
     }
     // Rows of padding take that of the strip's first row.
     for (std::uint32_t row = strips_.rows(strip); row < kTileRows; ++row) {
@@ -140,8 +143,13 @@ class TiledEncoder {
     std::copy_n(row_palettes_.begin() + static_cast<std::ptrdiff_t>(strip * kTileRows), kTileRows,
                 palettes.plain.begin());
     const auto cols = static_cast<std::size_t>(shape_.cols);
+    auto next = std::as_bytes(after(values_, strips_.values(values_, strip)));
+    next = next.first(std::min<std::size_t>(next.size(), kMostPrefetchBytes));
     std::uint64_t units = 0;
     for (std::uint64_t k = 0; k < geometry_.tiles_per_strip; ++k) {
+      const std::size_t part = std::min<std::size_t>(next.size(), kTileValues * sizeof(std::uint16_t));
+      prefetch(next.first(part));
+      next = next.subspan(part);
       const std::uint64_t tile = strip * geometry_.tiles_per_strip + k;
       const auto col = static_cast<std::size_t>(k * kTileCols);
       const std::uint16_t* source = row_values(strip, 0) + col;
@@ -152,21 +160,12 @@ class TiledEncoder {
         source = full.data();
         stride = kTileCols;
       }
-      ExceptionMask mask;
-      const std::size_t found_before = exceptions.found.size();
+      TileExceptions found;
       std::byte* const at = out_.data() + geometry_.tiles_offset + tile * kTileBytes;
-      if (kernels_.encode(source, stride, palettes, at, mask)) {
-        for (std::uint32_t word = 0; word < mask.size(); ++word) {
-          for (std::uint32_t bits = mask[word]; bits != 0; bits &= bits - 1) {
-            const std::uint32_t p = word * 16 + static_cast<std::uint32_t>(std::countr_zero(bits));
-            const std::uint16_t value = source[position_row(p) * stride + position_col(p)];
-            exceptions.found.push_back(p | std::uint32_t{exponent_of(value)} << 16);
-          }
-        }
-      }
-      const std::size_t count = exceptions.found.size() - found_before;
+      const std::uint32_t count = kernels_.encode(source, stride, palettes, at, found.data());
+      exceptions.found.insert(exceptions.found.end(), found.begin(), found.begin() + count);
       exceptions.per_tile.push_back(static_cast<std::uint16_t>(count));
-      units += std::min<std::size_t>(count, kEscapedTileUnits);
+      units += std::min(count, kEscapedTileUnits);
     }
     return units;
   }
@@ -187,24 +186,27 @@ class TiledEncoder {
   /// their own palette have been given the nearest, and the tiles must be encoded again.
   bool make_palettes() {
     dictionary_ = make_dictionary(row_palettes_);
-    std::atomic<bool> complete{true};
+    if (std::find(dictionary_.numbers.begin(), dictionary_.numbers.end(), Dictionary::kMissing) ==
+        dictionary_.numbers.end()) {
+      return true;
+    }
     for_chunks([&](std::uint64_t, std::uint64_t strip_begin, std::uint64_t strip_end) {
       RowCounts counts;
       for (std::uint64_t row = strip_begin * kTileRows; row < strip_end * kTileRows; ++row) {
-        Palette& palette = row_palettes_[static_cast<std::size_t>(row)];
-        if (std::binary_search(dictionary_.begin(), dictionary_.end(), palette)) continue;
-        complete = false;
+        std::uint32_t& number = dictionary_.numbers[static_cast<std::size_t>(row)];
+        if (number != Dictionary::kMissing) continue;
         const std::uint64_t strip = row / kTileRows;
         const auto row_in_strip = static_cast<std::uint32_t>(row % kTileRows);
         if (row_in_strip < strips_.rows(strip)) {
-          kernels_.count_exponents(row_values(strip, row_in_strip), static_cast<std::size_t>(shape_.cols), counts);
-          palette = dictionary_[nearest_palette(counts, dictionary_)];
+          counts.assign(row_values(strip, row_in_strip), static_cast<std::size_t>(shape_.cols));
+          number = static_cast<std::uint32_t>(nearest_palette(counts, dictionary_.palettes));
         } else {
-          palette = row_palettes_[static_cast<std::size_t>(strip * kTileRows)];
+          number = dictionary_.numbers[static_cast<std::size_t>(strip * kTileRows)];
         }
+        row_palettes_[static_cast<std::size_t>(row)] = dictionary_.palettes[number];
       }
     });
-    return complete;
+    return false;
   }
 
   /// Turns found exceptions into lists and exponent planes; returns their total size in units.
@@ -274,12 +276,9 @@ class TiledEncoder {
     }
     tables.finish();
     std::byte* row_palettes = out_.data() + geometry_.row_palettes_offset;
-    for (const Palette& palette : row_palettes_) {
-      const auto found = std::lower_bound(dictionary_.begin(), dictionary_.end(), palette);
-      *row_palettes++ = static_cast<std::byte>(found - dictionary_.begin());
-    }
+    for (const std::uint32_t number : dictionary_.numbers) *row_palettes++ = static_cast<std::byte>(number);
     std::byte* palettes = out_.data() + geometry_.palettes_offset;
-    for (const Palette& palette : dictionary_) {
+    for (const Palette& palette : dictionary_.palettes) {
       for (const std::uint8_t exponent : palette) *palettes++ = std::byte{rotate_exponent(exponent)};
     }
   }
@@ -306,7 +305,7 @@ class TiledEncoder {
   std::vector<Palette> row_palettes_;
   std::vector<std::uint64_t> content_;
   ExponentTotals outside_{};
-  std::vector<Palette> dictionary_;
+  Dictionary dictionary_;
   std::uint8_t exception_base_ = 0;
 };
 

@@ -22,6 +22,8 @@ struct RowCounts {
 
   /// Replaces the contents by the non-zero entries of a histogram.
   void assign(const std::array<std::uint32_t, 256>& histogram) noexcept;
+  /// Counts `count` values, below 2^32.
+  void assign(const std::uint16_t* values, std::size_t count) noexcept;
 };
 
 /// Eight distinct exponents in ascending order.
@@ -31,10 +33,18 @@ using Palette = std::array<std::uint8_t, format::kPaletteSize>;
 /// (the lowest such, on a tie); lower. Exponents that do not occur fill up in the same order, so that the palette of a
 /// constant row is a window around its exponent and rows of equal scale share palettes.
 [[nodiscard]] Palette best_palette(const RowCounts& row) noexcept;
+[[nodiscard]] Palette best_palette(const std::uint16_t* values, std::size_t count) noexcept;
+
+/// The palettes of a blob.
+struct Dictionary {
+  static constexpr std::uint32_t kMissing = format::kMaxPalettes;
+
+  std::vector<Palette> palettes;       ///< ascending, without duplicates
+  std::vector<std::uint32_t> numbers;  ///< of the palette that each row wants; kMissing: `palettes` does not have it
+};
 
 /// At most 256 of the palettes in `wanted`: all, or the most frequent (on a tie the lexicographically lowest).
-/// Sorted ascending, without duplicates.
-[[nodiscard]] std::vector<Palette> make_dictionary(std::span<const Palette> wanted);
+[[nodiscard]] Dictionary make_dictionary(std::span<const Palette> wanted);
 
 /// The palette of `dictionary` that covers most values of the row; the first such on a tie.
 [[nodiscard]] std::size_t nearest_palette(const RowCounts& row, std::span<const Palette> dictionary) noexcept;

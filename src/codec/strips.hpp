@@ -43,6 +43,20 @@ struct Strips {
   return std::max<std::uint64_t>(1, kChunkBytes / (2 * format::kTileRows * std::max<std::uint64_t>(1, shape.cols)));
 }
 
+/// What follows `part` in `whole`.
+template <class T, class Part>
+[[nodiscard]] std::span<T> after(std::span<T> whole, std::span<Part> part) noexcept {
+  return whole.subspan(static_cast<std::size_t>(part.data() + part.size() - whole.data()));
+}
+
+/// Brings bytes to the L2 cache.
+inline void prefetch(std::span<const std::byte> bytes) noexcept {
+  constexpr std::size_t kLineBytes = 64;
+  constexpr int kRead = 0, kL2 = 2;
+  for (std::size_t i = 0; i < bytes.size(); i += kLineBytes) __builtin_prefetch(bytes.data() + i, kRead, kL2);
+  __asm__ volatile("");  // g++ takes a function that only prefetches for one without effects, and drops its calls
+}
+
 [[nodiscard]] inline std::uint64_t strip_checksum(const TileKernels& kernels, std::span<const std::uint16_t> values) {
   return kernels.xxh3(values.data(), values.size_bytes());
 }

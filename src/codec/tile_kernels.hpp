@@ -21,8 +21,8 @@ struct StripPalettes {
   std::array<Palette, format::kTileRows> plain{};
 };
 
-/// Which positions of a tile are exceptions: bit p & 15 of word p >> 4.
-using ExceptionMask = std::array<std::uint16_t, format::kTileValues / 16>;
+/// Room for the exceptions of a tile, and for a few more that a quick encoder writes in advance.
+using TileExceptions = std::array<std::uint32_t, format::kTileValues + 4>;
 
 struct TileKernels {
   const char* name;
@@ -30,13 +30,14 @@ struct TileKernels {
   /// XXH3-64, which gains from wide registers too.
   std::uint64_t (*xxh3)(const void* bytes, std::size_t size);
 
-  /// Counts the exponents of `count` values (below 2^32) into `row`, which is overwritten.
-  void (*count_exponents)(const std::uint16_t* values, std::size_t count, RowCounts& row);
+  /// best_palette() of palette.hpp.
+  Palette (*choose_palette)(const std::uint16_t* values, std::size_t count);
 
-  /// Encodes 16 rows x 64 values, rows `stride` values apart: writes the kTileBytes of `tile` (any alignment) and the
-  /// positions whose exponent is not in the row's palette. Returns whether there are any.
-  bool (*encode)(const std::uint16_t* values, std::size_t stride, const StripPalettes& palettes, std::byte* tile,
-                 ExceptionMask& exceptions);
+  /// Encodes 16 rows x 64 values, rows `stride` values apart: writes the kTileBytes of `tile` (any alignment) and lists
+  /// the values whose exponent is not in their row's palette, as position | exponent << 16, positions ascending.
+  /// Returns how many there are; `exceptions` has the room of TileExceptions.
+  std::uint32_t (*encode)(const std::uint16_t* values, std::size_t stride, const StripPalettes& palettes,
+                          std::byte* tile, std::uint32_t* exceptions);
 
   /// Decodes a tile, as though it had no exceptions, into 16 rows x 64 values, rows `stride` values apart.
   void (*decode)(const std::byte* tile, const StripPalettes& palettes, std::uint16_t* values, std::size_t stride);

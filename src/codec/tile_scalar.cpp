@@ -36,51 +36,37 @@ constexpr std::uint32_t position_in_lane(std::uint32_t lane, std::uint32_t index
 
 std::uint64_t xxh3_scalar(const void* bytes, std::size_t size) { return XXH3_64bits(bytes, size); }
 
-void count_exponents_scalar(const std::uint16_t* values, std::size_t count, RowCounts& row) {
-  // Neighbouring weights often share an exponent; four tables keep an increment from waiting for the one before it.
-  std::array<std::array<std::uint32_t, 256>, 4> parts{};
-  std::size_t i = 0;
-  for (; i + 4 <= count; i += 4) {
-    for (std::size_t j = 0; j < 4; ++j) ++parts[j][exponent_of(values[i + j])];
-  }
-  for (; i < count; ++i) ++parts[0][exponent_of(values[i])];
-  for (std::size_t e = 0; e < parts[0].size(); ++e) parts[0][e] += parts[1][e] + parts[2][e] + parts[3][e];
-  row.assign(parts[0]);
-}
-
-bool encode_scalar(const std::uint16_t* values, std::size_t stride, const StripPalettes& palettes, std::byte* tile,
-                   ExceptionMask& exceptions) {
+std::uint32_t encode_scalar(const std::uint16_t* values, std::size_t stride, const StripPalettes& palettes,
+                            std::byte* tile, std::uint32_t* exceptions) {
   constexpr std::uint8_t kOutside = 0xff;
   std::array<std::array<std::uint8_t, 256>, kTileRows> code_of;
   for (std::uint32_t row = 0; row < kTileRows; ++row) {
     code_of[row].fill(kOutside);
     for (std::uint8_t j = 0; j < kPaletteSize; ++j) code_of[row][palettes.plain[row][j]] = j;
   }
-  exceptions.fill(0);
-  bool any = false;
-  for (std::uint32_t lane = 0; lane < kLanes; ++lane) {
-    std::array<std::uint32_t, 4> codes{};
-    for (std::uint32_t index = 0; index < kValuesPerLane; ++index) {
-      const std::uint32_t p = position_in_lane(lane, index);
-      const auto [row, col] = kPositions[p];
-      const std::uint16_t value = values[row * stride + col];
-      tile[p] = std::byte{sign_mantissa_of(value)};
-      const std::uint8_t code = code_of[row][exponent_of(value)];
-      if (code == kOutside) {
-        exceptions[p >> 4] = static_cast<std::uint16_t>(exceptions[p >> 4] | 1U << (p & 15));
-        any = true;
-      } else {
-        codes[index >> 3] |= std::uint32_t{code} << 4 * (index & 7);
-      }
+  std::uint32_t count = 0;
+  std::array<std::array<std::uint32_t, 4>, kLanes> codes{};
+  for (std::uint32_t p = 0; p < kTileValues; ++p) {
+    const auto [row, col] = kPositions[p];
+    const std::uint16_t value = values[row * stride + col];
+    tile[p] = std::byte{sign_mantissa_of(value)};
+    const std::uint8_t code = code_of[row][exponent_of(value)];
+    if (code == kOutside) {
+      exceptions[count++] = p | std::uint32_t{exponent_of(value)} << 16;
+    } else {
+      const std::uint32_t index = position_index(p);
+      codes[position_lane(p)][index >> 3] |= std::uint32_t{code} << 4 * (index & 7);
     }
+  }
+  for (std::uint32_t lane = 0; lane < kLanes; ++lane) {
     // The fourth word's bits fill the spare bit of every nibble of the other three.
-    const std::array<std::uint32_t, 3> words = {codes[0] | (codes[3] & 0x11111111U) << 3,
-                                                codes[1] | (codes[3] & 0x22222222U) << 2,
-                                                codes[2] | (codes[3] & 0x44444444U) << 1};
+    const auto& [word0, word1, word2, word3] = codes[lane];
+    const std::array<std::uint32_t, 3> words = {word0 | (word3 & 0x11111111U) << 3, word1 | (word3 & 0x22222222U) << 2,
+                                                word2 | (word3 & 0x44444444U) << 1};
     std::memcpy(tile + kCodes01Offset + lane * 8, words.data(), 8);
     std::memcpy(tile + kCodes2Offset + lane * 4, words.data() + 2, 4);
   }
-  return any;
+  return count;
 }
 
 void decode_scalar(const std::byte* tile, const StripPalettes& palettes, std::uint16_t* values, std::size_t stride) {
@@ -100,7 +86,7 @@ void decode_scalar(const std::byte* tile, const StripPalettes& palettes, std::ui
   }
 }
 
-constexpr TileKernels kScalar{"scalar", xxh3_scalar, count_exponents_scalar, encode_scalar, decode_scalar};
+constexpr TileKernels kScalar{"scalar", xxh3_scalar, best_palette, encode_scalar, decode_scalar};
 
 #if defined(UNWEIGHT_HAVE_AVX2)
 bool cpu_has_avx2() noexcept { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"); }
