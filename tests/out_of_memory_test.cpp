@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Public functions on blobs when memory runs out: whichever allocation is the first that fails, and with all after it,
-// they return an error and throw nothing.
+// they return an error and throw nothing. Not with sanitizers, which have an allocator of their own; nor with clang,
+// which has no macro that tells whether they are on.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(__clang__)
 #include "support/tensors.hpp"
 #include <cstdlib>
 #include <functional>
@@ -16,10 +18,7 @@ thread_local int allocations_left = kUnlimited;  ///< of this thread
 
 }  // namespace
 
-// Sanitizers bring their own, and clang has no macro that tells. The rest of the program does not notice these.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(__clang__)
-#define UNWEIGHT_TEST_COUNTS_ALLOCATIONS 1
-
+// The rest of the program does not notice these.
 void* operator new(std::size_t size_bytes) {
   if (allocations_left == 0) throw std::bad_alloc();
   if (allocations_left > 0) --allocations_left;
@@ -28,9 +27,7 @@ void* operator new(std::size_t size_bytes) {
 }
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-#endif
 
-#ifdef UNWEIGHT_TEST_COUNTS_ALLOCATIONS
 namespace unweight {
 namespace {
 
