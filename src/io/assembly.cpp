@@ -202,8 +202,7 @@ class Assembly {
     return write_text_atomically(target, work_.path(fmt::format("header-{}.tmp", number)), head.bytes());
   }
 
-  // ---- documents
-  // ------------------------------------------------------------------------------------------------------
+  // ---- documents ----------------------------------------------------------------------------------------------------
 
   Result<void> write_documents() {
     Manifest manifest;

@@ -403,6 +403,7 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   ptx::launch_dependents();
   if (warp == Traits::kConsumers) {
     if (lane == 0) {
+      if (params.x_by_tensor_copy) ptx::prefetch_tensor_map(&x_map);
       for (std::uint32_t slot = 0; slot < params.stages; ++slot) {
         ptx::barrier_init(base + map.full + 8 * slot, 1 + device::kLanes);
         ptx::barrier_init(base + map.empty + 8 * slot, Traits::kConsumers);
