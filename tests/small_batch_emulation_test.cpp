@@ -123,13 +123,14 @@ void expect_near_float64(const std::vector<std::uint16_t>& y, const HostActivati
                          std::span<const std::uint16_t> w, const MatrixShape& shape, const Case& c) {
   for (std::uint32_t t = 0; t < c.tokens; ++t) {
     for (std::uint64_t n = 0; n < shape.rows; ++n) {
-      double sum = c.bias == nullptr ? 0 : double{device::float_of_bf16(c.bias[n])}, size = std::fabs(sum);
+      double sum = c.bias == nullptr ? 0 : static_cast<double>(device::float_of_bf16(c.bias[n])), size = std::fabs(sum);
       for (std::uint64_t k = 0; k < shape.cols; ++k) {
-        const double product = double{x.at(t, k)} * double{device::float_of_bf16(w[n * shape.cols + k])};
+        const auto weight = static_cast<double>(device::float_of_bf16(w[n * shape.cols + k]));
+        const double product = static_cast<double>(x.at(t, k)) * weight;
         sum += product;
         size += std::fabs(product);
       }
-      const double found = device::float_of_bf16(y[t * shape.rows + n]);
+      const auto found = static_cast<double>(device::float_of_bf16(y[t * shape.rows + n]));
       ASSERT_LE(std::fabs(found - sum), 0x1p-8 * std::fabs(sum) + 0x1p-18 * size)
           << describe(shape, c) << ": token " << t << ", row " << n << " is " << found << ", not " << sum;
     }
