@@ -89,7 +89,7 @@ def checksums(root: Path) -> dict[str, str]:
 
 
 def measure(arguments: argparse.Namespace, work: Path) -> dict:
-    commit = records.commit(MEASURED_PATHS)
+    machine, commit = records.machine(), records.commit(MEASURED_PATHS)
     source, bundle, restored = work / "source", work / "bundle", work / "restored"
     guess = guessed_source_bytes(arguments.model)
     need_space(work, (1 + BESIDE_SOURCE) * guess, f"{arguments.model} with its bundle and the restored copy")
@@ -98,7 +98,6 @@ def measure(arguments: argparse.Namespace, work: Path) -> dict:
     source_bytes = steps["synth"]["report"]["bytes"]
     need_space(work, BESIDE_SOURCE * source_bytes, "its bundle with the restored copy")
 
-    machine = records.machine()
     steps["compress"] = run_step(arguments.tool, "compress", str(source), str(bundle))
     steps["verify"] = run_step(arguments.tool, "verify", str(bundle), "--against", str(source))
     steps["decompress"] = run_step(arguments.tool, "decompress", str(bundle), str(restored))
