@@ -3,10 +3,10 @@
 // The small-batch kernel on the CPU (tests/emulation): the real kernel source, the launcher's own parameters.
 #include "emulation/device_language.hpp"
 #include "emulation/host_blob.hpp"
+#include "support/matmul.hpp"
 #include "support/tensors.hpp"
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cuda/kernels/sm90_small_batch.cuh>
 #include <cuda/launch/small_batch_params.hpp>
 #include <gtest/gtest.h>
@@ -22,16 +22,10 @@ struct HostActivations {
                   std::uint64_t seed)
       : stride(stride_in), offset(offset_in), memory((offset + tokens * stride) / 8 + 1) {
     std::fill_n(&memory[0].values[0], memory.size() * 8, std::uint16_t{0x7fc0});
-    Random random(seed);
-    for (std::uint64_t t = 0; t < tokens; ++t) {
-      for (std::uint64_t k = 0; k < cols; ++k) data()[t * stride + k] = to_bf16(static_cast<float>(random.normal()));
-    }
+    fill_activations(data(), tokens, cols, stride, seed);
   }
   [[nodiscard]] std::uint16_t* data() { return &memory[0].values[0] + offset; }
   [[nodiscard]] const std::uint16_t* data() const { return &memory[0].values[0] + offset; }
-  [[nodiscard]] float at(std::uint64_t t, std::uint64_t k) const {
-    return device::float_of_bf16(data()[t * stride + k]);
-  }
 
   struct alignas(16) Eight {
     std::array<std::uint16_t, 8> values;
@@ -112,29 +106,9 @@ std::vector<std::uint16_t> multiply(const HostBlob& blob, const HostActivations&
   return y;
 }
 
-std::string describe(const MatrixShape& shape, const Case& c) {
+std::string describe_case(const MatrixShape& shape, const Case& c) {
   return std::to_string(shape.rows) + " x " + std::to_string(shape.cols) + ", " + std::to_string(c.tokens) +
-         " tokens, strips " + std::to_string(c.config.strips) + ", stages " + std::to_string(c.config.stages) +
-         (c.config.dynamic ? ", dynamic" : "") + (c.config.dependent_launch ? ", dependent" : "") + ", seed " +
-         std::to_string(c.seed);
-}
-
-void expect_near_float64(const std::vector<std::uint16_t>& y, const HostActivations& x,
-                         std::span<const std::uint16_t> w, const MatrixShape& shape, const Case& c) {
-  for (std::uint32_t t = 0; t < c.tokens; ++t) {
-    for (std::uint64_t n = 0; n < shape.rows; ++n) {
-      double sum = c.bias == nullptr ? 0 : static_cast<double>(device::float_of_bf16(c.bias[n])), size = std::fabs(sum);
-      for (std::uint64_t k = 0; k < shape.cols; ++k) {
-        const auto weight = static_cast<double>(device::float_of_bf16(w[n * shape.cols + k]));
-        const double product = static_cast<double>(x.at(t, k)) * weight;
-        sum += product;
-        size += std::fabs(product);
-      }
-      const auto found = static_cast<double>(device::float_of_bf16(y[t * shape.rows + n]));
-      ASSERT_LE(std::fabs(found - sum), 0x1p-8 * std::fabs(sum) + 0x1p-18 * size)
-          << describe(shape, c) << ": token " << t << ", row " << n << " is " << found << ", not " << sum;
-    }
-  }
+         " tokens, " + describe(c.config) + ", seed " + std::to_string(c.seed);
 }
 
 /// Every strip and stage count, schedule and width, whole and ragged shapes: near float64, and the same bits as raw.
@@ -143,7 +117,7 @@ TEST(SmallBatchEmulation, EveryKindOfConfiguration) {
   for (const MatrixShape& shape : {MatrixShape{1, 64, 1024}, MatrixShape{1, 1, 1}, MatrixShape{1, 100, 520},
                                    MatrixShape{1, 300, 72}, MatrixShape{1, 17, 1160}}) {
     const auto values = make_tensor(shape, Filling::kEscapes1p5, 3);
-    const auto tiled = HostBlob::encoded(values, shape), raw = HostBlob::raw(values, shape);
+    const HostBlob tiled = HostBlob::encoded(values, shape), raw(raw_blob(values, shape));
     for (const std::uint32_t tokens : {1U, 9U, 20U, 64U}) {
       const HostActivations x(tokens, shape.cols, (shape.cols + 7) / 8 * 8, 0, tokens);
       for (const std::uint32_t strips : {1U, 2U, 4U}) {
@@ -153,8 +127,8 @@ TEST(SmallBatchEmulation, EveryKindOfConfiguration) {
         c.config.dynamic = seed % 3 == 0;
         c.config.dependent_launch = seed % 5 < 2;
         const auto expected = multiply(raw, x, c);
-        expect_near_float64(expected, x, values, shape, c);
-        EXPECT_EQ(multiply(tiled, x, c), expected) << describe(shape, c);
+        EXPECT_TRUE(near_float64(expected, x.data(), x.stride, values, shape, tokens)) << describe_case(shape, c);
+        EXPECT_EQ(multiply(tiled, x, c), expected) << describe_case(shape, c);
         if (HasFailure()) return;
       }
     }
@@ -165,11 +139,11 @@ TEST(SmallBatchEmulation, EveryFillingEqualsRaw) {
   const MatrixShape shape{1, 47, 584};
   for (const Filling filling : kAllFillings) {
     const auto values = make_tensor(shape, filling, 6);
-    const auto tiled = HostBlob::encoded(values, shape), raw = HostBlob::raw(values, shape);
+    const HostBlob tiled = HostBlob::encoded(values, shape), raw(raw_blob(values, shape));
     const HostActivations x(3, shape.cols, shape.cols, 0, 2);
     for (const std::uint32_t strips : {1U, 4U}) {
       const Case c{.tokens = 3, .config = {strips, 3}, .seed = strips};
-      EXPECT_EQ(multiply(tiled, x, c), multiply(raw, x, c)) << name_of(filling) << ", " << describe(shape, c);
+      EXPECT_EQ(multiply(tiled, x, c), multiply(raw, x, c)) << name_of(filling) << ", " << describe_case(shape, c);
     }
   }
 }
@@ -179,19 +153,19 @@ TEST(SmallBatchEmulation, EveryListAndValue) {
   const ListsAndValues tensor;
   const MatrixShape& shape = tensor.shape;
   const auto& values = tensor.values;
-  const auto tiled = HostBlob::encoded(values, shape), raw = HostBlob::raw(values, shape);
+  const HostBlob tiled = HostBlob::encoded(values, shape), raw(raw_blob(values, shape));
   ASSERT_EQ(tiled.placed.layout, BlobLayout::kTiled);
   const HostActivations x(8, shape.cols, shape.cols, 0, 2);
   for (const std::uint32_t strips : {1U, 2U, 4U}) {
     const Case c{.tokens = 8, .config = {strips, 2}, .seed = strips};
-    EXPECT_EQ(multiply(tiled, x, c), multiply(raw, x, c)) << describe(shape, c);
+    EXPECT_EQ(multiply(tiled, x, c), multiply(raw, x, c)) << describe_case(shape, c);
   }
 }
 
 TEST(SmallBatchEmulation, StridesOffsetsBiasAndBatch) {
   const MatrixShape shape{3, 35, 203}, one{1, 35, 203};
   const auto values = make_tensor(shape, Filling::kEscapes1p5, 8);
-  const auto tiled = HostBlob::encoded(values, shape), raw = HostBlob::raw(values, shape);
+  const HostBlob tiled = HostBlob::encoded(values, shape), raw(raw_blob(values, shape));
   std::vector<std::uint16_t> bias(shape.rows);
   Random random(5);
   for (auto& value : bias) value = to_bf16(static_cast<float>(random.normal()));
@@ -201,7 +175,7 @@ TEST(SmallBatchEmulation, StridesOffsetsBiasAndBatch) {
       const HostActivations x(10, shape.cols, stride, offset, 7);
       const Case c{.tokens = 10, .config = {2, 3}, .y_gap = stride % 4, .matrix = matrix, .bias = bias.data()};
       const auto y = multiply(tiled, x, c);
-      expect_near_float64(y, x, part, one, c);
+      EXPECT_TRUE(near_float64(y, x.data(), x.stride, part, one, c.tokens, c.bias)) << describe_case(shape, c);
       EXPECT_EQ(multiply(raw, x, c), y);
     }
   }
@@ -223,7 +197,7 @@ TEST(SmallBatchEmulation, BatchInvariantAndDeterministic) {
                    .multiprocessors = static_cast<std::uint32_t>(1 + seed % 4),
                    .seed = seed};
       const auto y = multiply(blob, x, c);
-      EXPECT_TRUE(std::equal(y.begin(), y.end(), expected.begin())) << describe(shape, c);
+      EXPECT_TRUE(std::equal(y.begin(), y.end(), expected.begin())) << describe_case(shape, c);
     }
   }
 }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <codec/encode.hpp>
 #include <codec/open.hpp>
 #include <cstring>
 #include <cuda/launch/placed_blob.hpp>
@@ -28,11 +27,6 @@ class HostBlob {
   }
   static HostBlob encoded(std::span<const std::uint16_t> values, const MatrixShape& shape) {
     return HostBlob(encode(values, shape).value());
-  }
-  static HostBlob raw(std::span<const std::uint16_t> values, const MatrixShape& shape) {
-    std::vector<std::byte> blob(encode_bound(shape).value());
-    codec::write_raw(values, shape, blob, 1);
-    return HostBlob(blob);
   }
 
   launch::PlacedBlob placed{};

@@ -3,34 +3,15 @@
 // matmul() on a device. Its oracle is itself on raw blobs, bit for bit; those are compared with float64. All but the
 // slow suite also run under compute-sanitizer (bench/gpu/run_all.sh).
 #include "gpu/device_fixture.cuh"
+#include "support/matmul.hpp"
 #include "support/tensors.hpp"
 #include <array>
-#include <cmath>
-#include <codec/encode.hpp>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 namespace unweight::test {
 namespace {
-
-float from_bf16(std::uint16_t value) {
-  const std::uint32_t bits = std::uint32_t{value} << 16;
-  float result;
-  std::memcpy(&result, &bits, sizeof result);
-  return result;
-}
-
-std::vector<std::byte> raw_blob(std::span<const std::uint16_t> values, const MatrixShape& shape) {
-  std::vector<std::byte> blob(encode_bound(shape).value());
-  codec::write_raw(values, shape, blob, 0);
-  return blob;
-}
-
-std::string describe(const MatmulConfig& c) {
-  return "strips " + std::to_string(c.strips) + ", stages " + std::to_string(c.stages) +
-         (c.dynamic ? ", dynamic" : "") + (c.dependent_launch ? ", dependent" : "");
-}
 
 /// All that this device can run for so many tokens.
 std::vector<MatmulConfig> configurations(const DeviceBlob& weight, std::uint32_t tokens) {
@@ -53,16 +34,11 @@ struct Activations {
   Activations(std::uint64_t tokens, std::uint64_t cols, std::uint64_t stride_in, std::uint64_t offset_in,
               std::uint64_t seed)
       : stride(stride_in), offset(offset_in), host(offset + tokens * stride, 0x7fc0) {
-    Random random(seed);
-    for (std::uint64_t t = 0; t < tokens; ++t) {
-      for (std::uint64_t k = 0; k < cols; ++k) {
-        host[offset + t * stride + k] = to_bf16(static_cast<float>(random.normal()));
-      }
-    }
+    fill_activations(host.data() + offset, tokens, cols, stride, seed);
     memory = DeviceArray<std::uint16_t>(std::span<const std::uint16_t>(host));
   }
   [[nodiscard]] const std::uint16_t* data() const { return memory.data() + offset; }
-  [[nodiscard]] std::uint16_t at(std::uint64_t t, std::uint64_t k) const { return host[offset + t * stride + k]; }
+  [[nodiscard]] const std::uint16_t* values() const { return host.data() + offset; }
 
   std::uint64_t stride, offset;
   std::vector<std::uint16_t> host;
@@ -116,24 +92,6 @@ void expect_equal(const std::vector<std::uint16_t>& found, const std::vector<std
   ADD_FAILURE() << what << ": value " << at - found.begin() << " is " << *at << ", not " << *other;
 }
 
-/// Every y within rounding of the float64 sum: half a unit of bf16 and what float sums of this length may lose.
-void expect_near_float64(const std::vector<std::uint16_t>& y, const Activations& x, const std::vector<std::uint16_t>& w,
-                         const MatrixShape& shape, std::uint32_t tokens, const std::string& what) {
-  for (std::uint32_t t = 0; t < tokens; ++t) {
-    for (std::uint64_t n = 0; n < shape.rows; ++n) {
-      double sum = 0, size = 0;
-      for (std::uint64_t k = 0; k < shape.cols; ++k) {
-        const double product = double{from_bf16(x.at(t, k))} * double{from_bf16(w[n * shape.cols + k])};
-        sum += product;
-        size += std::fabs(product);
-      }
-      const double found = from_bf16(y[t * shape.rows + n]);
-      ASSERT_LE(std::fabs(found - sum), 0x1p-8 * std::fabs(sum) + 0x1p-18 * size)
-          << what << ": token " << t << ", row " << n << " is " << found << ", not " << sum;
-    }
-  }
-}
-
 TEST_F(MatmulOnDevice, EveryConfigurationEqualsRaw) {
   const std::array<MatrixShape, 5> shapes = {MatrixShape{1, 1, 64}, MatrixShape{1, 200, 328}, MatrixShape{1, 33, 1096},
                                              MatrixShape{1, 2200, 64}, MatrixShape{1, 64, 1024}};
@@ -151,7 +109,7 @@ TEST_F(MatmulOnDevice, EveryConfigurationEqualsRaw) {
         const auto y = run(*raw.device, x, tokens, config);
         if (expected.empty()) {
           expected = y;
-          expect_near_float64(y, x, values, shape, tokens, what);
+          EXPECT_TRUE(near_float64(y, x.values(), x.stride, values, shape, tokens)) << what;
         }
         expect_equal(y, expected, "raw " + what);
         if (!can_implement(*tiled.device, tokens, config)) continue;
@@ -242,17 +200,14 @@ TEST_F(MatmulOnDevice, StridesOffsetsBiasAndBatch) {
       const auto y = run(*tiled.device, x, 20, config, stride % 4, offset, nullptr, matrix);
       if (expected.empty()) {
         expected = y;
-        expect_near_float64(y, x, part, one, 20, what);
+        EXPECT_TRUE(near_float64(y, x.values(), x.stride, part, one, 20)) << what;
       }
       expect_equal(y, expected, what);
       expect_equal(run(*raw.device, x, 20, config, 0, 0, nullptr, matrix), expected, "raw, " + what);
       const auto biased = run(*tiled.device, x, 20, config, 5, 1, bias.data(), matrix);
       if (with_bias.empty()) with_bias = biased;
       expect_equal(biased, with_bias, "bias, " + what);
-      for (std::size_t i = 0; i < y.size(); ++i) {
-        const float sum = from_bf16(y[i]) + from_bf16(bias_values[i % one.rows]);
-        ASSERT_NEAR(from_bf16(biased[i]), sum, 0x1p-7 * (std::fabs(sum) + std::fabs(from_bf16(y[i])))) << what;
-      }
+      EXPECT_TRUE(near_float64(biased, x.values(), x.stride, part, one, 20, bias_values.data())) << "bias, " << what;
     }
   }
 }

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What tests of the multiplication share, on a device and in emulation.
+#pragma once
+
+#include "support/tensors.hpp"
+#include <cmath>
+#include <codec/encode.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <cuda/device/bit_ops.cuh>
+#include <gtest/gtest.h>
+#include <span>
+#include <string>
+#include <unweight/blob.hpp>
+#include <unweight/cuda.hpp>
+#include <vector>
+
+namespace unweight::test {
+
+/// A blob of the raw layout, also where tiles would pay.
+inline std::vector<std::byte> raw_blob(std::span<const std::uint16_t> values, const MatrixShape& shape) {
+  std::vector<std::byte> blob(encode_bound(shape).value());
+  codec::write_raw(values, shape, blob, 0);
+  return blob;
+}
+
+inline std::string describe(const MatmulConfig& c) {
+  return "strips " + std::to_string(c.strips) + ", stages " + std::to_string(c.stages) +
+         (c.dynamic ? ", dynamic" : "") + (c.dependent_launch ? ", dependent" : "");
+}
+
+/// X [tokens, cols], N(0, 1), row t at values[t * stride]; NaN in the gaps between rows.
+inline void fill_activations(std::uint16_t* values, std::uint64_t tokens, std::uint64_t cols, std::uint64_t stride,
+                             std::uint64_t seed) {
+  Random random(seed);
+  for (std::uint64_t t = 0; t < tokens; ++t) {
+    for (std::uint64_t k = 0; k < stride; ++k) {
+      values[t * stride + k] = k < cols ? to_bf16(static_cast<float>(random.normal())) : std::uint16_t{0x7fc0};
+    }
+  }
+}
+
+/// Every y within rounding of the float64 sum: half a unit of bf16 and what float sums of this length may lose.
+/// @param y     [tokens, rows], dense
+/// @param x     [tokens, cols], rows `x_stride` values apart
+/// @param w     [rows, cols], dense
+/// @param bias  [rows] or null
+inline testing::AssertionResult near_float64(std::span<const std::uint16_t> y, const std::uint16_t* x,
+                                             std::uint64_t x_stride, std::span<const std::uint16_t> w,
+                                             const MatrixShape& shape, std::uint64_t tokens,
+                                             const std::uint16_t* bias = nullptr) {
+  for (std::uint64_t t = 0; t < tokens; ++t) {
+    for (std::uint64_t n = 0; n < shape.rows; ++n) {
+      double sum = bias == nullptr ? 0 : double{device::float_of_bf16(bias[n])}, size = std::fabs(sum);
+      for (std::uint64_t k = 0; k < shape.cols; ++k) {
+        const double product =
+            double{device::float_of_bf16(x[t * x_stride + k])} * double{device::float_of_bf16(w[n * shape.cols + k])};
+        sum += product;
+        size += std::fabs(product);
+      }
+      const double found = device::float_of_bf16(y[t * shape.rows + n]);
+      if (!(std::fabs(found - sum) <= 0x1p-8 * std::fabs(sum) + 0x1p-18 * size)) {
+        return testing::AssertionFailure() << "token " << t << ", row " << n << " is " << found << ", not " << sum;
+      }
+    }
+  }
+  return testing::AssertionSuccess();
+}
+
+}  // namespace unweight::test
