@@ -52,13 +52,19 @@ void run_kernel(const launch::PlacedBlob& weight, const MatmulArguments& argumen
 template <std::uint32_t Strips, bool Raw>
 void run_strips(const launch::PlacedBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,
                 std::uint32_t multiprocessors, std::uint64_t seed) {
-  const auto run = [&]<std::uint32_t TokenTiles>() {
-    run_kernel<sm90::SmallBatchConfig<Strips, TokenTiles, Raw>>(weight, arguments, config, multiprocessors, seed);
+  const auto run = [&]<std::uint32_t TokenTiles, bool Warpgroup>() {
+    run_kernel<sm90::SmallBatchConfig<Strips, TokenTiles, Raw, Warpgroup>>(weight, arguments, config, multiprocessors,
+                                                                           seed);
   };
-  if (arguments.tokens <= 8) return run.template operator()<1>();
-  if (arguments.tokens <= 16) return run.template operator()<2>();
-  if (arguments.tokens <= 32) return run.template operator()<4>();
-  return run.template operator()<8>();
+  if constexpr (Strips == 4) {
+    if (config.warpgroup) {
+      return arguments.tokens <= 32 ? run.template operator()<4, true>() : run.template operator()<8, true>();
+    }
+  }
+  if (arguments.tokens <= 8) return run.template operator()<1, false>();
+  if (arguments.tokens <= 16) return run.template operator()<2, false>();
+  if (arguments.tokens <= 32) return run.template operator()<4, false>();
+  return run.template operator()<8, false>();
 }
 
 struct Case {
@@ -126,6 +132,8 @@ TEST(SmallBatchEmulation, EveryKindOfConfiguration) {
         if (tokens > 16) c.config.stages = 2;
         c.config.dynamic = seed % 3 == 0;
         c.config.dependent_launch = seed % 5 < 2;
+        c.config.warpgroup = strips == 4 && seed % 2 == 0;
+        if (c.config.warpgroup) c.config.stages = 2;
         const auto expected = multiply(raw, x, c);
         EXPECT_TRUE(near_float64(expected, x.data(), x.stride, values, shape, tokens)) << describe_case(shape, c);
         EXPECT_EQ(multiply(tiled, x, c), expected) << describe_case(shape, c);
@@ -141,8 +149,8 @@ TEST(SmallBatchEmulation, EveryFillingEqualsRaw) {
     const auto values = make_tensor(shape, filling, 6);
     const HostBlob tiled = HostBlob::encoded(values, shape), raw(raw_blob(values, shape));
     const HostActivations x(3, shape.cols, shape.cols, 0, 2);
-    for (const std::uint32_t strips : {1U, 4U}) {
-      const Case c{.tokens = 3, .config = {strips, 3}, .seed = strips};
+    for (const MatmulConfig& config : {MatmulConfig{1, 3}, MatmulConfig{.strips = 4, .stages = 2, .warpgroup = true}}) {
+      const Case c{.tokens = 3, .config = config, .seed = config.strips};
       EXPECT_EQ(multiply(tiled, x, c), multiply(raw, x, c)) << name_of(filling) << ", " << describe_case(shape, c);
     }
   }
@@ -187,15 +195,17 @@ TEST(SmallBatchEmulation, BatchInvariantAndDeterministic) {
   const auto values = make_tensor(shape, Filling::kTrained, 4);
   const auto blob = HostBlob::encoded(values, shape);
   const HostActivations x(64, shape.cols, shape.cols, 0, 1);
-  for (const std::uint32_t strips : {1U, 2U, 4U}) {
-    const Case all_tokens{.tokens = 64, .config = {strips, 2}};
-    const auto expected = multiply(blob, x, strips == 1 ? Case{.tokens = 32, .config = {1, 2}} : all_tokens);
+  for (const MatmulConfig& kind : {MatmulConfig{1, 2}, MatmulConfig{2, 2}, MatmulConfig{4, 2},
+                                   MatmulConfig{.strips = 4, .stages = 2, .warpgroup = true}}) {
+    const std::uint32_t most = kind.strips == 1 ? 32 : 64;  // two slots for 64 tokens do not fit
+    const auto expected = multiply(blob, x, {.tokens = most, .config = kind});
     for (std::uint64_t seed = 0; seed < 12; ++seed) {
-      const auto tokens = static_cast<std::uint32_t>(1 + seed * 31 % 32);
-      const Case c{.tokens = tokens,
-                   .config = {strips, 2 + static_cast<std::uint32_t>(tokens <= 16 ? seed % 3 : 0), seed % 2 == 0},
-                   .multiprocessors = static_cast<std::uint32_t>(1 + seed % 4),
-                   .seed = seed};
+      Case c{.tokens = static_cast<std::uint32_t>(1 + seed * 31 % 32),
+             .config = kind,
+             .multiprocessors = static_cast<std::uint32_t>(1 + seed % 4),
+             .seed = seed};
+      if (c.tokens <= 16 && !kind.warpgroup) c.config.stages += static_cast<std::uint32_t>(seed % 3);
+      c.config.dynamic = seed % 2 == 0;
       const auto y = multiply(blob, x, c);
       EXPECT_TRUE(std::equal(y.begin(), y.end(), expected.begin())) << describe_case(shape, c);
     }

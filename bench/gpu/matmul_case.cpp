@@ -116,28 +116,29 @@ class CellBench {
     stop(fmt::format("{}, {} tokens: {}", to_string(workload_.shape()), tokens_, what));
   }
 
-  /// Y by raw weights: what every configuration with so many strips must give, to the bit. Itself checked against
-  /// float64. None if raw mode cannot have so many strips.
-  const std::vector<std::uint16_t>* reference(std::uint32_t strips) {
-    if (const auto found = references_.find(strips); found != references_.end()) return &found->second;
+  /// Y by raw weights: what every configuration of the same kind (strips, warpgroup) must give, to the bit. Itself
+  /// checked against float64. None if raw mode cannot have that kind.
+  const std::vector<std::uint16_t>* reference(const MatmulConfig& kind) {
+    const std::pair key(kind.strips, kind.warpgroup);
+    if (const auto found = references_.find(key); found != references_.end()) return &found->second;
     const DeviceBlob& blob = workload_.raw().blobs.front();
-    const MatmulConfig config{.strips = strips, .stages = 2, .dynamic = false, .dependent_launch = false};
+    const MatmulConfig config{.strips = kind.strips, .stages = 2, .warpgroup = kind.warpgroup};
     if (!can_implement(blob, tokens_, config)) return nullptr;
     workload_.poison_y();
     workload_.multiply(blob, tokens_, config, nullptr, nullptr);
     std::vector<std::uint16_t> y = workload_.download_y(tokens_);
     const double error = workload_.relative_error(y, tokens_);
     if (!(error < kMaxRelativeError))
-      wrong(fmt::format("raw weights, {} strips: relative error {:.3g}", strips, error));
+      wrong(fmt::format("raw weights, configuration {}: relative error {:.3g}", config_name(config), error));
     cell_.relative_error = std::max(cell_.relative_error, error);
-    return &references_.emplace(strips, std::move(y)).first->second;
+    return &references_.emplace(key, std::move(y)).first->second;
   }
 
   void check_result(ConfigRunner& candidate) {
     workload_.poison_y();
     candidate.graph->run();
-    if (workload_.download_y(tokens_) != *reference(candidate.what.strips)) {
-      wrong(fmt::format("configuration {}{}: Y differs from raw weights with the same strips",
+    if (workload_.download_y(tokens_) != *reference(candidate.what)) {
+      wrong(fmt::format("configuration {}{}: Y differs from raw weights with the same kind of configuration",
                         config_name(candidate.what), candidate.what.dependent_launch ? " with dependent launch" : ""));
     }
   }
@@ -152,8 +153,8 @@ class CellBench {
   ConfigRunner runner(const RotatedBlob& blob, const MatmulConfig& config) {
     ConfigRunner result{config, allocate(kMatmulWorkspaceBytes), nullptr};
     check(cudaMemset(result.workspace.get(), 0, kMatmulWorkspaceBytes), "clear a workspace");
-    if (reference(config.strips) == nullptr) {
-      wrong(fmt::format("configuration {}: raw mode cannot have as many strips", config_name(config)));
+    if (reference(config) == nullptr) {
+      wrong(fmt::format("configuration {}: raw mode has none of that kind", config_name(config)));
     }
     result.graph =
         std::make_unique<TimedGraph>(launches_for(guessed_us(blob), blob.count()), [&](cudaStream_t stream, int i) {
@@ -169,16 +170,25 @@ class CellBench {
     return {2, 3, 4, 5, 6};
   }
 
+  /// Warpgroups only pay for more than 16 tokens.
+  [[nodiscard]] std::vector<MatmulConfig> kinds() const {
+    std::vector<MatmulConfig> all = {{.strips = 1}, {.strips = 2}, {.strips = 4}};
+    if (tokens_ > 16) all.push_back({.strips = 4, .warpgroup = true});
+    return all;
+  }
+
   /// The best two of the candidates.
   std::vector<ConfigRunner> screen(const RotatedBlob& blob, bool dependent) {
     std::vector<ConfigRunner> kept;
     double best_us = 1e300;
-    for (const std::uint32_t strips : {1U, 2U, 4U}) {
+    for (const MatmulConfig& kind : kinds()) {
       for (const std::uint32_t stages : stage_choices()) {
         for (const bool dynamic : {false, true}) {
-          const MatmulConfig config{
-              .strips = strips, .stages = stages, .dynamic = dynamic, .dependent_launch = dependent};
-          if (!can_implement(blob.blobs.front(), tokens_, config) || reference(strips) == nullptr) {
+          MatmulConfig config = kind;
+          config.stages = stages;
+          config.dynamic = dynamic;
+          config.dependent_launch = dependent;
+          if (!can_implement(blob.blobs.front(), tokens_, config) || reference(config) == nullptr) {
             ++cell_.candidates_refused;
             continue;
           }
@@ -238,7 +248,7 @@ class CellBench {
   std::uint32_t tokens_;
   double read_gb_per_s_;
   MatmulCell cell_;
-  std::map<std::uint32_t, std::vector<std::uint16_t>> references_;  ///< by strips
+  std::map<std::pair<std::uint32_t, bool>, std::vector<std::uint16_t>> references_;  ///< by strips and warpgroup
 };
 
 }  // namespace

@@ -91,14 +91,14 @@ class DeviceBlob {
 // decoded on chip: it is read once, compressed, and never written. X, Y and bias are bfloat16; products are summed in
 // float.
 //
-// Determinism. The bits of Y depend on X, W, bias and MatmulConfig::strips, and on nothing else: not on how many other
-// tokens there are, on the other members of the configuration, on the device's other work, or on whether the blob is
-// tiled or raw. So a caller who always passes the same `strips` has batch-invariant results: row m of Y has the same
-// bits for every number of tokens.
+// Determinism. The bits of Y depend on X, W, bias and the members `strips` and `warpgroup` of MatmulConfig, and on
+// nothing else: not on how many other tokens there are, on the other members of the configuration, on the device's
+// other work, or on whether the blob is tiled or raw. So a caller who always passes the same two has batch-invariant
+// results: row m of Y has the same bits for every number of tokens.
 
 inline constexpr std::uint32_t kMaxMatmulTokens = 64;
 
-/// How a multiplication runs. All members but `strips` only change its speed.
+/// How a multiplication runs. All members but `strips` and `warpgroup` only change its speed.
 struct MatmulConfig {
   /// Strips of 16 output features that a thread block works on at a time: 1, 2 or 4. Fewer spread small matrices over
   /// more of the chip; more read X less often.
@@ -111,6 +111,9 @@ struct MatmulConfig {
   /// weights meanwhile. It waits for that kernel's end before it reads X, bias or the workspace, or writes Y. The blob
   /// itself must not be written by a kernel that may still run then.
   bool dependent_launch = false;
+  /// Four warps multiply together (wgmma) instead of each alone (mma.sync): for more than 16 tokens, which then are
+  /// read from shared memory four times less often. Needs 4 strips; runs as though there were 32 or 64 tokens.
+  bool warpgroup = false;
 };
 
 /// Bytes of device memory, aligned to 16, that MatmulConfig::dynamic needs; zero before their first use, and zero again

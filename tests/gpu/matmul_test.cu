@@ -20,8 +20,10 @@ std::vector<MatmulConfig> configurations(const DeviceBlob& weight, std::uint32_t
     for (std::uint32_t stages = 2; stages <= 8; ++stages) {
       for (const bool dynamic : {false, true}) {
         for (const bool dependent : {false, true}) {
-          const MatmulConfig config{strips, stages, dynamic, dependent};
-          if (can_implement(weight, tokens, config)) all.push_back(config);
+          for (const bool warpgroup : {false, true}) {
+            const MatmulConfig config{strips, stages, dynamic, dependent, warpgroup};
+            if (can_implement(weight, tokens, config)) all.push_back(config);
+          }
         }
       }
     }
@@ -101,11 +103,11 @@ TEST_F(MatmulOnDevice, EveryConfigurationEqualsRaw) {
     ASSERT_TRUE(tiled.device && raw.device);
     for (const std::uint32_t tokens : {1U, 8U, 13U, 32U, 64U}) {
       const Activations x(tokens, shape.cols, shape.cols, 0, tokens);
-      std::array<std::vector<std::uint16_t>, 5> by_strips;
+      std::array<std::vector<std::uint16_t>, 10> by_kind;
       for (const MatmulConfig& config : configurations(*raw.device, tokens)) {
         const std::string what = std::to_string(shape.rows) + " x " + std::to_string(shape.cols) + ", " +
                                  std::to_string(tokens) + " tokens, " + describe(config);
-        auto& expected = by_strips[config.strips];
+        auto& expected = by_kind[2 * config.strips + config.warpgroup];
         const auto y = run(*raw.device, x, tokens, config);
         if (expected.empty()) {
           expected = y;
@@ -127,8 +129,8 @@ TEST_F(MatmulOnDevice, EveryNumberOfTokensGivesTheSameRows) {
   const auto blob = UploadedBlob::encoded(values, shape);
   ASSERT_TRUE(blob.device);
   const Activations x(64, shape.cols, shape.cols, 0, 1);
-  for (const std::uint32_t strips : {1U, 2U, 4U}) {
-    const MatmulConfig config{strips, 2};
+  for (const MatmulConfig& config :
+       {MatmulConfig{2, 2}, MatmulConfig{4, 2}, MatmulConfig{.strips = 4, .stages = 2, .warpgroup = true}}) {
     const auto all = run(*blob.device, x, 64, config);
     for (std::uint32_t tokens = 1; tokens < 64; ++tokens) {
       const auto some = run(*blob.device, x, tokens, config);
@@ -316,6 +318,7 @@ TEST_F(MatmulOnDevice, RefusesUnsoundArguments) {
   expect_refused(sound, {.dynamic = true}, "workspace");
   expect_refused(sound, {.strips = 3}, "strips=3");
   expect_refused(sound, {.stages = 1}, "stages=1");
+  expect_refused(sound, {.strips = 2, .warpgroup = true}, "warpgroup needs strips=4");
   expect_refused(changed([](auto& a) { a.tokens = 64; }), {.strips = 1, .stages = 8}, "shared memory");
   EXPECT_TRUE(matmul(*blob.device, changed([](auto& a) { a.tokens = 0; }), {}, nullptr));
 }
@@ -372,9 +375,9 @@ TEST_F(SlowMatmulOnDevice, LargeMatrices) {
     for (const std::uint32_t tokens : {1U, 16U, 32U, 64U}) {
       const Activations x(tokens, shape.cols, shape.cols, 0, tokens);
       for (const MatmulConfig& config : configurations(*tiled.device, tokens)) {
-        if (!can_implement(*raw.device, tokens, {config.strips, 2})) continue;
-        expect_equal(run(*tiled.device, x, tokens, config), run(*raw.device, x, tokens, {config.strips, 2}),
-                     describe(config));
+        const MatmulConfig plain{.strips = config.strips, .stages = 2, .warpgroup = config.warpgroup};
+        if (!can_implement(*raw.device, tokens, plain)) continue;
+        expect_equal(run(*tiled.device, x, tokens, config), run(*raw.device, x, tokens, plain), describe(config));
       }
     }
   }

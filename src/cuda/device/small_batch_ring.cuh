@@ -15,11 +15,12 @@ namespace unweight::sm90 {
 inline constexpr std::uint32_t kSmallBatchConsumers = 16;  ///< warps that decode and multiply; tiles of a stage
 
 /// Compile-time part of a configuration.
-template <std::uint32_t Strips, std::uint32_t TokenTiles, bool Raw>
+template <std::uint32_t Strips, std::uint32_t TokenTiles, bool Raw, bool Warpgroup = false>
 struct SmallBatchConfig {
   static constexpr std::uint32_t kStrips = Strips;          ///< strips of 16 rows in an item: 1, 2 or 4
   static constexpr std::uint32_t kTokenTiles = TokenTiles;  ///< tiles of 8 tokens: 1, 2, 4 or 8
   static constexpr bool kRaw = Raw;                         ///< W is not compressed
+  static constexpr bool kWarpgroup = Warpgroup;             ///< four warps multiply together
 };
 
 /// Where things lie. All addresses are device memory.
@@ -78,6 +79,8 @@ struct SmallBatchTraits {
 
   static_assert(Config::kStrips == 1 || Config::kStrips == 2 || Config::kStrips == 4,
                 "a warp's lanes hold the starts of kColTiles + 1 tiles of every strip");
+  static_assert(!Config::kWarpgroup || (Config::kStrips == 4 && Config::kTokenTiles >= 4),
+                "the warps of a warpgroup hold 16 rows each; instructions for 32 and 64 tokens are wrapped");
   static_assert(kXTileBytes % 1024 == 0 && kWeightBytes % 1024 == 0, "tensor copies swizzle 1 KiB at a time");
 };
 

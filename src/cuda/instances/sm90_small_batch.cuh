@@ -11,6 +11,7 @@ SmallBatchInstance small_batch_instance() {
   return {Config::kStrips,
           Config::kTokenTiles,
           Config::kRaw,
+          Config::kWarpgroup,
           SmallBatchTraits<Config>::kThreads,
           small_batch_kernel<Config>,
           [](std::uint32_t stages) { return SmallBatchMap<Config>(stages).size; }};
@@ -22,6 +23,12 @@ SmallBatchInstances small_batch_instances() {
           small_batch_instance<SmallBatchConfig<Strips, 2, Raw>>(),
           small_batch_instance<SmallBatchConfig<Strips, 4, Raw>>(),
           small_batch_instance<SmallBatchConfig<Strips, 8, Raw>>()};
+}
+
+template <bool Raw>
+SmallBatchInstances small_batch_warpgroup_instances() {
+  return {small_batch_instance<SmallBatchConfig<4, 4, Raw, true>>(),
+          small_batch_instance<SmallBatchConfig<4, 8, Raw, true>>()};
 }
 
 }  // namespace unweight::sm90

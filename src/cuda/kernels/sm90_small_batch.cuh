@@ -19,11 +19,12 @@
 //   X and tiles: bulk copies       ---- slot ---->     codes -> exponents by PRMT -> own 1 KiB of shared memory
 //   exceptions: 16-byte copies                         patches exceptions there, one byte each; reads exponents back
 //   where each tile's exceptions lie                   joins sign+mantissa: A operand in registers
-//                                                      B operand by ldmatrix, mma.sync, frees the slot
+//                                                      B operand by ldmatrix, mma.sync, frees the slot; or four
+//                                                      warps and wgmma, which reads X from the slot itself
 //   at an item's end                                   partial sums to shared memory, added in the order of K, stored
 //
 // Sums: a warp adds its tiles in the order of K; then the kColTiles warps of a strip are added in order. So the bits of
-// Y depend on kStrips and nothing else: not on tokens, stages, blocks, or scheduling.
+// Y depend on kStrips and kWarpgroup and nothing else: not on tokens, stages, blocks, or scheduling.
 //
 // Raw weights are the same kernel with another source of the A operand: a tensor copy of 16 x 64 values and ldmatrix.
 //
@@ -40,6 +41,7 @@
 #include <cuda/ptx/copy.cuh>
 #include <cuda/ptx/grid.cuh>
 #include <cuda/ptx/mma.cuh>
+#include <cuda/ptx/wgmma.cuh>
 #include <format/layout.hpp>
 
 namespace unweight::sm90 {
@@ -137,6 +139,7 @@ struct SmallBatchProducer {
           slot * Traits::kXBytes + tile * Traits::kXTileBytes + token * 128 + ((k / 8 ^ (token & 7)) * 16) + k % 8 * 2;
       *reinterpret_cast<std::uint16_t*>(shared + map.x + at) = value;
     }
+    if constexpr (Config::kWarpgroup) ptx::fence_async_proxy();
   }
 
   __device__ void copy_weights(const Work& work, std::uint32_t slot) const {
@@ -255,8 +258,15 @@ struct SmallBatchConsumer {
 
   using Fragments = device::TileFragments;
 
-  [[nodiscard]] __device__ std::uint32_t strip_in_item() const { return warp / Traits::kColTiles; }
-  [[nodiscard]] __device__ std::uint32_t column() const { return warp % Traits::kColTiles; }
+  [[nodiscard]] __device__ std::uint32_t strip_in_item() const {
+    return Config::kWarpgroup ? warp % Config::kStrips : warp / Traits::kColTiles;
+  }
+  [[nodiscard]] __device__ std::uint32_t column() const {
+    return Config::kWarpgroup ? warp / Config::kStrips : warp % Traits::kColTiles;
+  }
+  [[nodiscard]] __device__ std::uint32_t tile_in_stage() const {
+    return strip_in_item() * Traits::kColTiles + column();
+  }
 
   [[nodiscard]] __device__ std::uint8_t* exponents() const {
     return reinterpret_cast<std::uint8_t*>(shared + map.exponents) + warp * format::kTileValues;
@@ -291,7 +301,37 @@ struct SmallBatchConsumer {
     return fragments;
   }
 
+  /// The tile of a slot, from whatever form it has.
+  __device__ Fragments load(std::uint32_t slot, const Stage& stage, const device::LanePalettes& palettes,
+                            std::uint32_t strip, std::uint32_t column_tile) const {
+    const std::uint32_t tile = map.weights + slot * Traits::kWeightBytes + tile_in_stage() * Traits::kTileStride;
+    if constexpr (Config::kRaw) {
+      return params.raw_by_tensor_copy ? load_raw(base + tile) : fetch_raw(strip, column_tile);
+    } else {
+      const uint2 list = stage.lists[tile_in_stage()];
+      const std::byte* in_slot = shared + map.exceptions + slot * Config::kStrips * Traits::kExceptionBytes;
+      const auto* units =
+          (list.y & Stage::kNotInSlot) != 0 ? params.exceptions : reinterpret_cast<const std::uint16_t*>(in_slot);
+      const device::FragmentDecoder decoder{exponents(), lane};
+      return decoder.decode(shared + tile, palettes,
+                            {units + list.x, list.y & ~Stage::kNotInSlot, params.exception_base});
+    }
+  }
+
+  /// With X at shared-memory address `x`.
   __device__ void multiply(const Fragments& fragments, std::uint32_t x, float (&sums)[Config::kTokenTiles][4]) const {
+    if constexpr (Config::kWarpgroup) {
+      ptx::wgmma_fence();
+      UNWEIGHT_UNROLL
+      for (std::uint32_t s = 0; s < 4; ++s) ptx::wgmma(sums, fragments.a[s], ptx::wgmma_operand(x + 32 * s));
+      ptx::wgmma_finish();
+    } else {
+      multiply_alone(fragments, x, sums);
+    }
+  }
+
+  __device__ void multiply_alone(const Fragments& fragments, std::uint32_t x,
+                                 float (&sums)[Config::kTokenTiles][4]) const {
     const std::uint32_t row = x + (lane & 7) * 128 + ((lane >> 3 ^ (lane & 7)) * 16);
     UNWEIGHT_UNROLL
     for (std::uint32_t t = 0; t < Config::kTokenTiles; ++t) {
@@ -317,7 +357,7 @@ struct SmallBatchConsumer {
       ptx::named_barrier_sync(1, Traits::kConsumerThreads);
       UNWEIGHT_UNROLL
       for (std::uint32_t i = 0; i < kSums; ++i) {
-        all[(warp * kSums + i) * device::kLanes + lane] = sums[part * Traits::kPartTiles + i / 4][i % 4];
+        all[(tile_in_stage() * kSums + i) * device::kLanes + lane] = sums[part * Traits::kPartTiles + i / 4][i % 4];
       }
       ptx::named_barrier_sync(1, Traits::kConsumerThreads);
       for (std::uint32_t v = threadIdx.x; v < Config::kStrips * kSums * device::kLanes; v += Traits::kConsumerThreads) {
@@ -361,20 +401,11 @@ struct SmallBatchConsumer {
       }
       const std::uint32_t strip = item * Config::kStrips + strip_in_item();
       const std::uint32_t column_tile = step * Traits::kColTiles + column();
-      if (strip < params.strips && column_tile < params.tiles_per_strip) {
-        const std::uint32_t weights = map.weights + slot * Traits::kWeightBytes + warp * Traits::kTileStride;
-        Fragments fragments;
-        if constexpr (Config::kRaw) {
-          fragments = params.raw_by_tensor_copy ? load_raw(base + weights) : fetch_raw(strip, column_tile);
-        } else {
-          const uint2 list = stage.lists[warp];
-          const std::byte* in_slot = shared + map.exceptions + slot * Config::kStrips * Traits::kExceptionBytes;
-          const auto* units =
-              (list.y & Stage::kNotInSlot) != 0 ? params.exceptions : reinterpret_cast<const std::uint16_t*>(in_slot);
-          const device::FragmentDecoder decoder{exponents(), lane};
-          fragments = decoder.decode(shared + weights, palettes,
-                                     {units + list.x, list.y & ~Stage::kNotInSlot, params.exception_base});
-        }
+      // A warpgroup multiplies as one: a strip beyond the last has zeros.
+      const bool strip_exists = strip < params.strips;
+      if ((strip_exists || Config::kWarpgroup) && column_tile < params.tiles_per_strip) {
+        Fragments fragments{};
+        if (strip_exists) fragments = load(slot, stage, palettes, strip, column_tile);
         multiply(fragments, base + map.x + slot * Traits::kXBytes + column() * Traits::kXTileBytes, sums);
       }
       __syncwarp();

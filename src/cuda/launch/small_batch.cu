@@ -9,6 +9,7 @@
 #include <format/layout.hpp>
 #include <new>
 #include <string>
+#include <vector>
 
 namespace unweight {
 namespace launch {
@@ -22,19 +23,27 @@ std::string text(std::uint64_t value) { return std::to_string(value); }
 
 constexpr std::uint32_t kStripChoices[] = {1, 2, 4};
 
-const sm90::SmallBatchInstances& instances(std::uint32_t strips, bool raw) {
-  static const sm90::SmallBatchInstances tiled[] = {sm90::small_batch_tiled_1(), sm90::small_batch_tiled_2(),
-                                                    sm90::small_batch_tiled_4()};
-  static const sm90::SmallBatchInstances uncompressed[] = {sm90::small_batch_raw_1(), sm90::small_batch_raw_2(),
-                                                           sm90::small_batch_raw_4()};
-  const auto at = static_cast<std::size_t>(std::find(kStripChoices, std::end(kStripChoices), strips) - kStripChoices);
-  return raw ? uncompressed[at] : tiled[at];
+/// Every kernel, those of a kind together and narrower ones first. Made once: load_small_batch() asks first.
+const std::vector<sm90::SmallBatchInstance>& all_instances() {
+  static const std::vector<sm90::SmallBatchInstance> all = [] {
+    std::vector<sm90::SmallBatchInstance> list;
+    for (const auto make : {sm90::small_batch_tiled_1, sm90::small_batch_tiled_2, sm90::small_batch_tiled_4,
+                            sm90::small_batch_tiled_warpgroup, sm90::small_batch_raw_1, sm90::small_batch_raw_2,
+                            sm90::small_batch_raw_4, sm90::small_batch_raw_warpgroup}) {
+      for (const sm90::SmallBatchInstance& instance : make()) list.push_back(instance);
+    }
+    return list;
+  }();
+  return all;
 }
 
-/// The narrowest that takes the tokens.
-const sm90::SmallBatchInstance& instance(std::uint32_t strips, bool raw, std::uint32_t tokens) {
-  const sm90::SmallBatchInstances& all = instances(strips, raw);
-  return *std::find_if(all.begin(), all.end() - 1, [&](const auto& i) { return 8 * i.token_tiles >= tokens; });
+/// The narrowest kernel that takes the tokens; null where the configuration has none.
+const sm90::SmallBatchInstance* find_instance(const MatmulConfig& config, bool raw, std::uint32_t tokens) {
+  const auto& all = all_instances();
+  const auto found = std::find_if(all.begin(), all.end(), [&](const sm90::SmallBatchInstance& i) {
+    return i.strips == config.strips && i.warpgroup == config.warpgroup && i.raw == raw && 8 * i.token_tiles >= tokens;
+  });
+  return found == all.end() ? nullptr : &*found;
 }
 
 /// Most stages up to `wanted` that shared memory has room for.
@@ -54,14 +63,10 @@ Result<std::uint32_t> multiprocessors() {
 }
 
 Result<void> load_small_batch() {
-  for (const bool raw : {false, true}) {
-    for (const std::uint32_t strips : kStripChoices) {
-      for (const sm90::SmallBatchInstance& kernel : instances(strips, raw)) {
-        const cudaError_t error =
-            cudaFuncSetAttribute(kernel.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
-        if (error != cudaSuccess) return cuda_failure(error, "matmul: load the kernels");
-      }
-    }
+  for (const sm90::SmallBatchInstance& kernel : all_instances()) {
+    const cudaError_t error =
+        cudaFuncSetAttribute(kernel.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+    if (error != cudaSuccess) return cuda_failure(error, "matmul: load the kernels");
   }
   return {};
 }
@@ -70,7 +75,7 @@ Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& argume
                          cudaStream_t stream) {
   const PlacedBlob blob = placed(weight);
   const bool raw = weight.layout() == BlobLayout::kRaw;
-  const sm90::SmallBatchInstance& kernel = instance(config.strips, raw, arguments.tokens);
+  const sm90::SmallBatchInstance& kernel = *find_instance(config, raw, arguments.tokens);
   const sm90::SmallBatchParams params = small_batch_params(blob, arguments, config);
   CUtensorMap x_map{}, raw_map{};
   if (params.x_by_tensor_copy) {
@@ -114,8 +119,9 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
   }
   const MatrixShape& shape = weight.shape();
   if (auto ok = launch::can_decode(shape); !ok) return ok;
-  const auto& kernel = launch::instance(config.strips, weight.layout() == BlobLayout::kRaw, tokens);
-  if (const std::uint32_t bytes = kernel.shared_bytes(config.stages); bytes > launch::kSharedBytes) {
+  const auto* kernel = launch::find_instance(config, weight.layout() == BlobLayout::kRaw, tokens);
+  if (kernel == nullptr) return refuse("warpgroup needs strips=4, not " + text(config.strips));
+  if (const std::uint32_t bytes = kernel->shared_bytes(config.stages); bytes > launch::kSharedBytes) {
     return refuse("strips=" + text(config.strips) + " and stages=" + text(config.stages) + " need " + text(bytes) +
                   " bytes of shared memory for " + text(tokens) + " tokens, which is more than " +
                   text(launch::kSharedBytes));
@@ -130,19 +136,28 @@ Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_
     return fail(ErrorCode::kInvalidArgument, "matmul: tokens=" + launch::text(tokens) + " must be at most 64");
   }
   // The strips whose items keep the multiprocessors busiest; of those within 2%, the most, which read X least often.
+  // For more than 32 tokens X costs more than idle multiprocessors do, as long as most have work.
   const bool raw = weight.layout() == BlobLayout::kRaw;
   const std::uint64_t blocks = std::max(1U, weight.multiprocessors());
+  const auto items = [&](std::uint32_t strips) {
+    return std::max<std::uint64_t>(1, launch::small_batch_items(weight.shape(), strips));
+  };
   MatmulConfig best;
-  double best_busy = 0;
-  for (const std::uint32_t strips : launch::kStripChoices) {
-    if (tokens > 32 && strips == 1) continue;  // X of a stage would leave room for one slot
-    const std::uint64_t items = std::max<std::uint64_t>(1, launch::small_batch_items(weight.shape(), strips));
-    const double busy = static_cast<double>(items) / static_cast<double>(format::ceil_div(items, blocks) * blocks);
-    if (busy + 0.02 < best_busy) continue;
-    best_busy = std::max(best_busy, busy);
-    best.strips = strips;
-    best.stages = launch::stages_that_fit(launch::instance(strips, raw, tokens), 4);
+  if (tokens > 32 && 4 * items(4) >= 3 * blocks) {
+    best.strips = 4;
+    best.warpgroup = true;
+  } else {
+    double best_busy = 0;
+    for (const std::uint32_t strips : launch::kStripChoices) {
+      if (tokens > 32 && strips == 1) continue;  // X of a stage would leave room for one slot
+      const double busy =
+          static_cast<double>(items(strips)) / static_cast<double>(format::ceil_div(items(strips), blocks) * blocks);
+      if (busy + 0.02 < best_busy) continue;
+      best_busy = std::max(best_busy, busy);
+      best.strips = strips;
+    }
   }
+  best.stages = launch::stages_that_fit(*launch::find_instance(best, raw, tokens), 4);
   return best;
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::kOutOfMemory, "");

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The tensor cores through a warpgroup: four warps, the first of them a multiple of four, multiply together (PTX ISA,
+// "Asynchronous Warpgroup Level Matrix Multiply-Accumulate Instructions"). A is in registers, 16 rows a warp, in the
+// layout of mma.m16n8k16's A; B is in shared memory; a warp's part of D has the layout of mma.m16n8k16's D.
+#pragma once
+
+#include <cstdint>
+
+namespace unweight::ptx {
+
+/// Before a series of wgmma(): what this warp has put into its registers is there.
+__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+
+/// Waits for all wgmma() so far: D is there, A and B may be overwritten.
+__device__ __forceinline__ void wgmma_finish() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+}
+
+/// Makes ordinary stores to shared memory visible to wgmma() and the copy engine. By each thread that stored, before it
+/// arrives at the barrier that tells the others.
+__device__ __forceinline__ void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+/// Describes B: columns of 64 values along K, a column a row of 128 bytes in shared memory, 8 columns 1 KiB, with the
+/// 128-byte swizzle. `address` is that of the columns, a multiple of 1024, plus 2 bytes for each value along K that
+/// lies before the 16 to be multiplied.
+__device__ __forceinline__ std::uint64_t wgmma_operand(std::uint32_t address) {
+  constexpr std::uint64_t kSwizzle128 = std::uint64_t{1} << 62, kEightColumns = std::uint64_t{1024 >> 4} << 32;
+  constexpr std::uint64_t kUnusedOffset = std::uint64_t{1} << 16;
+  return kSwizzle128 | kEightColumns | kUnusedOffset | (address >> 4 & 0x3fffU);
+}
+
+/// D[64 x 32] += A[64 x 16] * B[16 x 32] by four warps; see wgmma().
+__device__ __forceinline__ void wgmma_64x32x16(float (&d)[4][4], const std::uint32_t (&a)[4], std::uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+      "{%16, %17, %18, %19}, %20, 1, 1, 1, 0;"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]),
+        "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]),
+        "+f"(d[3][2]), "+f"(d[3][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+/// D[64 x 64] += A[64 x 16] * B[16 x 64] by four warps; see wgmma().
+__device__ __forceinline__ void wgmma_64x64x16(float (&d)[8][4], const std::uint32_t (&a)[4], std::uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
+      "%24, %25, %26, %27, %28, %29, %30, %31}, "
+      "{%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]),
+        "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]),
+        "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]),
+        "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]), "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
+        "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+/// D[64 x 8 tiles] += A * B. Asynchronous: between wgmma_fence() and wgmma_finish(), and by all four warps.
+__device__ __forceinline__ void wgmma(float (&d)[4][4], const std::uint32_t (&a)[4], std::uint64_t b) {
+  wgmma_64x32x16(d, a, b);
+}
+__device__ __forceinline__ void wgmma(float (&d)[8][4], const std::uint32_t (&a)[4], std::uint64_t b) {
+  wgmma_64x64x16(d, a, b);
+}
+
+}  // namespace unweight::ptx
