@@ -67,6 +67,18 @@ TEST(Codec, EncodesAsTheReferenceDoes) {
   }
 }
 
+/// More exceptions than the encoder keeps: it finds those of some chunks twice.
+TEST(Codec, EncodesManyExceptionsAsTheReferenceDoes) {
+  const MatrixShape shape{1, 2000, 1000};
+  const auto values = make_tensor(shape, Filling::kEscapes15, 21);
+  const auto expected = codec::reference_encode(values, shape);
+  for (const codec::TileKernels* kernels : codec::available_tile_kernels()) {
+    for (const unsigned threads : {1U, 3U}) {
+      EXPECT_TRUE(encode_by(*kernels, values, shape, threads) == expected) << kernels->name << " threads " << threads;
+    }
+  }
+}
+
 TEST(Codec, DecodesExactly) {
   for (const Case& c : small_cases()) {
     const auto values = make_tensor(c.shape, c.filling, 11);

@@ -10,10 +10,8 @@
 //  - An interrupted compression or decompression (kill -9, power, full disk) is continued by the same call; the result
 //    has the same bytes as an uninterrupted run. A partial folder of another source, another version of the library, or
 //    another `shard_count` or `verify` is refused (kSourceChanged).
-//  - Peak memory stays below 512 MiB + 2 x the largest tensor, at any size of the model. This is for trained weights,
-//    of which about 1% are exceptions, in rows of at most 2^18 values: a tensor of which 10% to 25% are exceptions can
-//    take up to 1 x its size more while it is encoded, and with longer rows strips of 16 of them, three for each file
-//    at work, count when a bundle is read.
+//  - Peak memory stays below 512 MiB + 2 x the largest tensor, at any size of the model. This is for rows of at most
+//    2^18 values: of longer ones, strips of 16 count too, three for each file at work, when a bundle is read.
 #pragma once
 
 #include <array>

@@ -2,7 +2,8 @@
 //
 // The quick encoder. One pass over the values, in parallel over chunks of strips: while a strip is in cache it is
 // hashed, its exponents are counted, its rows get the palettes they like best, and its tiles are written straight to
-// their place in the blob. Exceptions are kept aside until their exponents are all known, and then written.
+// their place in the blob. Exceptions are kept aside until their exponents are all known, and then written. Where there
+// are more than memory is meant for, they are dropped, and their chunks are encoded once more when they are written.
 //
 // The blob is a pure function of the values; src/codec/reference.cpp states the same function in the plainest terms.
 #include <array>
@@ -17,6 +18,7 @@
 #include <format/bf16.hpp>
 #include <mutex>
 #include <new>
+#include <optional>
 
 namespace unweight {
 namespace codec {
@@ -30,13 +32,24 @@ constexpr std::size_t kMostPrefetchBytes = std::size_t{128} << 10;
 
 std::uint64_t value_count(const MatrixShape& shape) { return shape.batch * shape.rows * shape.cols; }
 
+/// Exceptions are kept up to one for so many values: 1/16 of the tensor's bytes. Trained weights have one for 60 to 90.
+constexpr std::uint64_t kValuesPerKeptException = 32;
+constexpr std::uint64_t kAlwaysKept = std::uint64_t{1} << 16;
+
 /// The exceptions of a chunk of strips.
 struct ChunkExceptions {
   std::vector<std::uint32_t> found;     ///< position | exponent << 16, in tile order, positions ascending
   std::vector<std::uint16_t> per_tile;  ///< how many of them each tile of the chunk has: 0 to 1024
+  bool dropped = false;                 ///< the two above are not kept
   std::vector<std::uint16_t> units;     ///< what is written: lists and exponent planes
   std::vector<std::uint16_t> units_per_tile;
 };
+
+/// Gives a vector's memory back; assigning {} would keep it.
+template <class T>
+void release(std::vector<T>& vector) {
+  vector = std::vector<T>();
+}
 
 class TiledEncoder {
  public:
@@ -56,26 +69,31 @@ class TiledEncoder {
   /// Writes the blob but for its checksums, and returns its size; 0 when tiles do not pay. `raw_bytes` is the size of
   /// the raw blob, which `out` can hold, and in which the tiles alone would fit.
   std::uint64_t run(std::uint64_t raw_bytes) {
-    // Exceptions beyond this many units cannot pay, whatever else is found: time to stop.
+    // Exceptions beyond a limit cannot pay, whatever else is found: time to stop.
     const std::uint64_t most_bytes = raw_bytes - raw_bytes / kMinSavingDivisor;
-    units_limit_ = (most_bytes - geometry_.exceptions_offset) / sizeof(std::uint16_t);
+    const auto limit_units = [&] {
+      units_limit_ = (most_bytes - std::min(most_bytes, geometry_.exceptions_offset)) / sizeof(std::uint16_t);
+    };
+    limit_units();
 
     if (!encode_strips(true)) return 0;
     if (!make_palettes() && !encode_strips(false)) return 0;
 
-    const std::uint64_t units = make_units();
     geometry_ =
         tiled_geometry(shape_.batch, shape_.rows, shape_.cols, static_cast<std::uint32_t>(dictionary_.palettes.size()));
-    const std::uint64_t blob_bytes = geometry_.blob_bytes(units);
-    if (!tiles_pay(blob_bytes, raw_bytes) || units > UINT32_MAX) return 0;
+    limit_units();
+    const std::optional<std::uint64_t> units = write_exceptions();
+    if (!units) return 0;
+    const std::uint64_t blob_bytes = geometry_.blob_bytes(*units);
+    if (!tiles_pay(blob_bytes, raw_bytes) || *units > UINT32_MAX) return 0;
+    std::fill(exception_at(*units), out_.data() + blob_bytes, std::byte{0});
     write_tables();
-    write_exceptions(blob_bytes);
 
     Header h{};
     h.layout = static_cast<std::uint8_t>(Layout::kTiled);
     h.exception_base = exception_base_;
     h.palette_count = static_cast<std::uint32_t>(dictionary_.palettes.size());
-    h.exception_units = units;
+    h.exception_units = *units;
     finish_header(h, shape_, geometry_, blob_bytes, out_);
     return blob_bytes;
   }
@@ -85,10 +103,12 @@ class TiledEncoder {
  private:
   using ExponentTotals = std::array<std::uint64_t, 256>;
 
+  /// Calls body(chunk, first strip, strip behind the last) for chunks [begin, end).
   template <class Body>
-  void for_chunks(const Body& body) {
+  void for_chunks(std::uint64_t begin, std::uint64_t end, const Body& body) {
     const std::uint64_t per_chunk = strips_per_chunk(shape_);
-    parallel_for(threads_, chunks_.size(), [&](std::uint64_t chunk) {
+    parallel_for(threads_, end - begin, [&](std::uint64_t i) {
+      const std::uint64_t chunk = begin + i;
       body(chunk, chunk * per_chunk, std::min(strips_.count(), (chunk + 1) * per_chunk));
     });
   }
@@ -96,14 +116,13 @@ class TiledEncoder {
   /// The main pass. `choose`: each row takes its best palette; otherwise row_palettes_ is final. Returns false when
   /// there are too many exceptions for tiles to pay.
   bool encode_strips(bool choose) {
-    std::atomic<std::uint64_t> units_at_least{0};
+    std::atomic<std::uint64_t> units_at_least{0}, kept{0};
+    const std::uint64_t most_kept = values_.size() / kValuesPerKeptException + kAlwaysKept;
     outside_ = {};
     std::mutex outside_mutex;
-    for_chunks([&](std::uint64_t chunk, std::uint64_t strip_begin, std::uint64_t strip_end) {
+    for_chunks(0, chunks_.size(), [&](std::uint64_t chunk, std::uint64_t strip_begin, std::uint64_t strip_end) {
       if (units_at_least > units_limit_) return;
-      ChunkExceptions& exceptions = chunks_[static_cast<std::size_t>(chunk)];
-      exceptions.found.clear();
-      exceptions.per_tile.clear();
+      ChunkExceptions exceptions;
       exceptions.per_tile.reserve(static_cast<std::size_t>((strip_end - strip_begin) * geometry_.tiles_per_strip));
       for (std::uint64_t strip = strip_begin; strip < strip_end; ++strip) {
         if (choose) {
@@ -115,6 +134,13 @@ class TiledEncoder {
       }
       ExponentTotals local{};
       for (const std::uint32_t exception : exceptions.found) ++local[exception >> 16];
+      const std::uint64_t room = exceptions.found.capacity();
+      if (kept += room; kept > most_kept) {
+        kept -= room;
+        exceptions = {};
+        exceptions.dropped = true;
+      }
+      chunks_[static_cast<std::size_t>(chunk)] = std::move(exceptions);
       const std::lock_guard lock(outside_mutex);
       for (std::size_t e = 0; e < local.size(); ++e) outside_[e] += local[e];
     });
@@ -190,7 +216,7 @@ class TiledEncoder {
         dictionary_.numbers.end()) {
       return true;
     }
-    for_chunks([&](std::uint64_t, std::uint64_t strip_begin, std::uint64_t strip_end) {
+    for_chunks(0, chunks_.size(), [&](std::uint64_t, std::uint64_t strip_begin, std::uint64_t strip_end) {
       RowCounts counts;
       for (std::uint64_t row = strip_begin * kTileRows; row < strip_end * kTileRows; ++row) {
         std::uint32_t& number = dictionary_.numbers[static_cast<std::size_t>(row)];
@@ -209,39 +235,63 @@ class TiledEncoder {
     return false;
   }
 
-  /// Turns found exceptions into lists and exponent planes; returns their total size in units.
-  std::uint64_t make_units() {
+  /// Writes all lists and exponent planes, a few chunks at a time, so that no more of them is held than that; returns
+  /// their size in units, or nothing where they are too many.
+  std::optional<std::uint64_t> write_exceptions() {
     exception_base_ = best_exception_base(outside_);
-    std::atomic<std::uint64_t> total{0};
-    for_chunks([&](std::uint64_t chunk, std::uint64_t strip_begin, std::uint64_t) {
-      ChunkExceptions& exceptions = chunks_[static_cast<std::size_t>(chunk)];
-      exceptions.units.reserve(exceptions.found.size());
-      exceptions.units_per_tile.reserve(exceptions.per_tile.size());
-      std::span<const std::uint32_t> rest = exceptions.found;
-      for (std::size_t i = 0; i < exceptions.per_tile.size(); ++i) {
-        const auto found = rest.first(exceptions.per_tile[i]);
-        rest = rest.subspan(found.size());
-        const std::size_t before = exceptions.units.size();
-        for (const std::uint32_t exception : found) {
-          const std::uint32_t position = exception & 0xffff;
-          const auto exponent = static_cast<std::uint8_t>(exception >> 16);
-          if (exponent_fits_entry(exponent, exception_base_)) {
-            exceptions.units.push_back(make_entry(position, exponent, exception_base_));
-          } else {
-            exceptions.units.push_back(make_extended_entry(position));
-            exceptions.units.push_back(exponent);
-          }
+    const std::uint64_t at_once = 2 * std::uint64_t{threads_};
+    std::uint64_t written = 0;
+    for (std::uint64_t begin = 0; begin < chunks_.size(); begin += at_once) {
+      const std::uint64_t end = std::min<std::uint64_t>(chunks_.size(), begin + at_once);
+      for_chunks(begin, end, [&](std::uint64_t chunk, std::uint64_t strip_begin, std::uint64_t strip_end) {
+        ChunkExceptions& exceptions = chunks_[static_cast<std::size_t>(chunk)];
+        if (exceptions.dropped) {
+          for (std::uint64_t strip = strip_begin; strip < strip_end; ++strip) encode_strip(strip, exceptions);
         }
-        if (exceptions.units.size() - before >= kEscapedTileUnits) {
-          exceptions.units.resize(before);
-          append_plane(strip_begin * geometry_.tiles_per_strip + i, found, exceptions.units);
-        }
-        exceptions.units_per_tile.push_back(static_cast<std::uint16_t>(exceptions.units.size() - before));
+        make_units(strip_begin * geometry_.tiles_per_strip, exceptions);
+      });
+      for (std::uint64_t chunk = begin; chunk < end; ++chunk) {
+        std::vector<std::uint16_t>& units = chunks_[static_cast<std::size_t>(chunk)].units;
+        if (units.size() > units_limit_ - written) return std::nullopt;
+        if (!units.empty()) std::memcpy(exception_at(written), units.data(), units.size() * sizeof(std::uint16_t));
+        written += units.size();
+        release(units);
       }
-      total += exceptions.units.size();
-      exceptions.found = {};
-    });
-    return total;
+    }
+    return written;
+  }
+
+  [[nodiscard]] std::byte* exception_at(std::uint64_t unit) const {
+    return out_.data() + geometry_.exceptions_offset + unit * sizeof(std::uint16_t);
+  }
+
+  /// Turns a chunk's found exceptions into lists and exponent planes.
+  void make_units(std::uint64_t first_tile, ChunkExceptions& exceptions) const {
+    exceptions.units.reserve(exceptions.found.size());
+    exceptions.units_per_tile.reserve(exceptions.per_tile.size());
+    std::span<const std::uint32_t> rest = exceptions.found;
+    for (std::size_t i = 0; i < exceptions.per_tile.size(); ++i) {
+      const auto found = rest.first(exceptions.per_tile[i]);
+      rest = rest.subspan(found.size());
+      const std::size_t before = exceptions.units.size();
+      for (const std::uint32_t exception : found) {
+        const std::uint32_t position = exception & 0xffff;
+        const auto exponent = static_cast<std::uint8_t>(exception >> 16);
+        if (exponent_fits_entry(exponent, exception_base_)) {
+          exceptions.units.push_back(make_entry(position, exponent, exception_base_));
+        } else {
+          exceptions.units.push_back(make_extended_entry(position));
+          exceptions.units.push_back(exponent);
+        }
+      }
+      if (exceptions.units.size() - before >= kEscapedTileUnits) {
+        exceptions.units.resize(before);
+        append_plane(first_tile + i, found, exceptions.units);
+      }
+      exceptions.units_per_tile.push_back(static_cast<std::uint16_t>(exceptions.units.size() - before));
+    }
+    release(exceptions.found);
+    release(exceptions.per_tile);
   }
 
   /// The exponents of a tile, decoded from its codes and corrected by its exceptions.
@@ -281,16 +331,6 @@ class TiledEncoder {
     for (const Palette& palette : dictionary_.palettes) {
       for (const std::uint8_t exponent : palette) *palettes++ = std::byte{rotate_exponent(exponent)};
     }
-  }
-
-  void write_exceptions(std::uint64_t blob_bytes) {
-    std::byte* at = out_.data() + geometry_.exceptions_offset;
-    for (const ChunkExceptions& exceptions : chunks_) {
-      const std::size_t bytes = exceptions.units.size() * sizeof(std::uint16_t);
-      if (bytes != 0) std::memcpy(at, exceptions.units.data(), bytes);
-      at += bytes;
-    }
-    std::fill(at, out_.data() + blob_bytes, std::byte{0});
   }
 
   const TileKernels& kernels_;
