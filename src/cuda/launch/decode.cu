@@ -83,7 +83,7 @@ Result<void> decode(const DeviceBlob& blob, std::uint16_t* values, std::uint64_t
   return blob.layout() == BlobLayout::kTiled ? launch::decode_tiled(blob, values, row_stride, stream)
                                              : launch::copy_raw(blob, values, row_stride, stream);
 } catch (const std::bad_alloc&) {
-  return fail(ErrorCode::kOutOfMemory, "");
+  return fail(ErrorCode::kOutOfMemory, "out of memory");
 }
 
 }  // namespace unweight

@@ -61,7 +61,7 @@ Result<DeviceBlob> DeviceBlob::create(std::span<const std::byte> blob, const voi
   result.multiprocessors_ = *multiprocessors;
   return result;
 } catch (const std::bad_alloc&) {
-  return fail(ErrorCode::kOutOfMemory, "");
+  return fail(ErrorCode::kOutOfMemory, "out of memory");
 }
 
 }  // namespace unweight

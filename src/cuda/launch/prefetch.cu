@@ -27,7 +27,7 @@ Result<void> prefetch_l2(const DeviceBlob& weight, std::uint64_t begin_byte, std
   if (error != cudaSuccess) return launch::cuda_failure(error, "prefetch: launch");
   return {};
 } catch (const std::bad_alloc&) {
-  return fail(ErrorCode::kOutOfMemory, "");
+  return fail(ErrorCode::kOutOfMemory, "out of memory");
 }
 
 }  // namespace unweight

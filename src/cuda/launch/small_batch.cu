@@ -128,7 +128,7 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
   }
   return {};
 } catch (const std::bad_alloc&) {
-  return fail(ErrorCode::kOutOfMemory, "");
+  return fail(ErrorCode::kOutOfMemory, "out of memory");
 }
 
 Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_t tokens) try {
@@ -160,7 +160,7 @@ Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_
   best.stages = launch::stages_that_fit(*launch::find_instance(best, raw, tokens), 4);
   return best;
 } catch (const std::bad_alloc&) {
-  return fail(ErrorCode::kOutOfMemory, "");
+  return fail(ErrorCode::kOutOfMemory, "out of memory");
 }
 
 Result<void> matmul(const DeviceBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,
@@ -195,7 +195,7 @@ Result<void> matmul(const DeviceBlob& weight, const MatmulArguments& arguments, 
   }
   return launch::small_batch(weight, arguments, config, stream);
 } catch (const std::bad_alloc&) {
-  return fail(ErrorCode::kOutOfMemory, "");
+  return fail(ErrorCode::kOutOfMemory, "out of memory");
 }
 
 }  // namespace unweight
