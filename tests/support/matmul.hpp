@@ -41,6 +41,8 @@ inline void fill_activations(std::uint16_t* values, std::uint64_t tokens, std::u
   }
 }
 
+inline double value_of(std::uint16_t bf16) { return static_cast<double>(device::float_of_bf16(bf16)); }
+
 /// Every y within rounding of the float64 sum: half a unit of bf16 and what float sums of this length may lose.
 /// @param y     [tokens, rows], dense
 /// @param x     [tokens, cols], rows `x_stride` values apart
@@ -52,14 +54,13 @@ inline testing::AssertionResult near_float64(std::span<const std::uint16_t> y, c
                                              const std::uint16_t* bias = nullptr) {
   for (std::uint64_t t = 0; t < tokens; ++t) {
     for (std::uint64_t n = 0; n < shape.rows; ++n) {
-      double sum = bias == nullptr ? 0 : double{device::float_of_bf16(bias[n])}, size = std::fabs(sum);
+      double sum = bias == nullptr ? 0 : value_of(bias[n]), size = std::fabs(sum);
       for (std::uint64_t k = 0; k < shape.cols; ++k) {
-        const double product =
-            double{device::float_of_bf16(x[t * x_stride + k])} * double{device::float_of_bf16(w[n * shape.cols + k])};
+        const double product = value_of(x[t * x_stride + k]) * value_of(w[n * shape.cols + k]);
         sum += product;
         size += std::fabs(product);
       }
-      const double found = device::float_of_bf16(y[t * shape.rows + n]);
+      const double found = value_of(y[t * shape.rows + n]);
       if (!(std::fabs(found - sum) <= 0x1p-8 * std::fabs(sum) + 0x1p-18 * size)) {
         return testing::AssertionFailure() << "token " << t << ", row " << n << " is " << found << ", not " << sum;
       }

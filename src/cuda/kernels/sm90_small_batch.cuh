@@ -8,7 +8,7 @@
 //   out    Y     bf16, rows of any stride; sums in float
 //
 //   bytes  11.23 bits a weight, read once. 28672 x 4096: 165 MB, 53 us at the 3.1 TB/s of a read: the floor.
-//   work   about 6 instructions a weight for up to 8 tokens; at the floor a multiprocessor issues 13.8.
+//   work   about 7 instructions a weight for up to 8 tokens; at the floor a multiprocessor issues 13.8.
 //
 // An *item* is kStrips strips of 16 output features over all of K; one block computes it alone, so no sums cross
 // blocks. Blocks take items in order (or by ticket): the chip reads one region of the blob at a time. A *stage* is what
@@ -247,7 +247,6 @@ template <class Config>
 struct SmallBatchConsumer {
   using Traits = SmallBatchTraits<Config>;
   using Stage = SmallBatchStage<Config>;
-  static constexpr std::uint32_t kAll = 0xffffffffU;
 
   const SmallBatchParams& params;
   const SmallBatchMap<Config>& map;
@@ -321,10 +320,10 @@ struct SmallBatchConsumer {
   /// With X at shared-memory address `x`.
   __device__ void multiply(const Fragments& fragments, std::uint32_t x, float (&sums)[Config::kTokenTiles][4]) const {
     if constexpr (Config::kWarpgroup) {
-      ptx::wgmma_fence();
+      ptx::wgmma_fence(sums);
       UNWEIGHT_UNROLL
       for (std::uint32_t s = 0; s < 4; ++s) ptx::wgmma(sums, fragments.a[s], ptx::wgmma_operand(x + 32 * s));
-      ptx::wgmma_finish();
+      ptx::wgmma_finish(sums);
     } else {
       multiply_alone(fragments, x, sums);
     }

@@ -5,17 +5,34 @@
 // layout of mma.m16n8k16's A; B is in shared memory; a warp's part of D has the layout of mma.m16n8k16's D.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace unweight::ptx {
 
+/// Keeps the compiler from moving accesses to D across this point: it does not know that wgmma() is asynchronous.
+template <std::size_t Tiles>
+__device__ __forceinline__ void pin(float (&d)[Tiles][4]) {
+#pragma unroll
+  for (auto& tile : d) {
+#pragma unroll
+    for (float& value : tile) asm volatile("" : "+f"(value)::"memory");
+  }
+}
+
 /// Before a series of wgmma(): what this warp has put into its registers is there.
-__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+template <std::size_t Tiles>
+__device__ __forceinline__ void wgmma_fence(float (&d)[Tiles][4]) {
+  pin(d);
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
 
 /// Waits for all wgmma() so far: D is there, A and B may be overwritten.
-__device__ __forceinline__ void wgmma_finish() {
+template <std::size_t Tiles>
+__device__ __forceinline__ void wgmma_finish(float (&d)[Tiles][4]) {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  pin(d);
 }
 
 /// Makes ordinary stores to shared memory visible to wgmma() and the copy engine. By each thread that stored, before it

@@ -22,7 +22,10 @@ struct PendingProduct {
 };
 inline std::array<std::vector<PendingProduct>, 1024> pending_products;
 
-inline void wgmma_fence() { __syncwarp(); }
+template <std::size_t Tiles>
+void wgmma_fence(float (&)[Tiles][4]) {
+  __syncwarp();
+}
 inline void fence_async_proxy() {}
 
 inline std::uint64_t wgmma_operand(std::uint32_t address) { return address; }
@@ -32,7 +35,8 @@ void wgmma(float (&d)[Tiles][4], const std::uint32_t (&a)[4], std::uint64_t b) {
   pending_products[threadIdx.x].push_back({d, Tiles, {a[0], a[1], a[2], a[3]}, b});
 }
 
-inline void wgmma_finish() {
+template <std::size_t Tiles>
+void wgmma_finish(float (&)[Tiles][4]) {
   auto& pending = pending_products[threadIdx.x];
   for (const PendingProduct& product : pending) {
     const auto begin = static_cast<std::uint32_t>(product.b) / 1024 * 1024;
