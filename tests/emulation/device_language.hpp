@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
-// NOLINTBEGIN(bugprone-reserved-identifier): these are the device language's names.
+// NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp): these are the device language's names.
 #define __device__
 #define __global__
 #define __forceinline__ inline
@@ -69,4 +69,4 @@ inline std::uint32_t atomicInc(std::uint32_t* counter, std::uint32_t limit) {
   *counter = old >= limit ? 0 : old + 1;
   return old;
 }
-// NOLINTEND(bugprone-reserved-identifier)
+// NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp)
