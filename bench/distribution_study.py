@@ -16,9 +16,8 @@ import argparse
 import json
 
 import numpy as np
-from format_study import synthetic, to_bf16
+from format_study import studied_tensors
 from records import commit, today
-from safetensors import safe_open
 
 FREQUENCY_BITS = 12
 MANTISSA_BITS = (0, 1, 2, 3)
@@ -94,12 +93,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--out", default="bench/results/distribution_study.json")
     arguments = parser.parse_args()
-    tensors = [study("synthetic 4096 x 4096", synthetic(4096, 4096))]
-    with safe_open(arguments.model, "np") as file:
-        for name in file.keys():
-            tensor = file.get_tensor(name)
-            if tensor.ndim == 2 and min(tensor.shape) >= 64:
-                tensors.append(study(name, to_bf16(tensor)))
+    tensors = [study(name, values) for name, values in studied_tensors(arguments.model)]
     trained = weighted_mean(tensors[1:])
     result = {"command": "bench/distribution_study.py", "commit": commit(["bench/distribution_study.py"]),
               "date": today(), "trained_mean": trained, "tensors": tensors}

@@ -12,10 +12,10 @@ which at most 1% of the groups may have one. Needs numpy and safetensors.
 
 import argparse
 import json
-import subprocess
-import time
+from collections.abc import Iterator
 
 import numpy as np
+from records import commit, today
 from safetensors import safe_open
 
 TILE_BITS = 11.0  # sign+mantissa and codes
@@ -89,19 +89,24 @@ def study(name: str, values: np.ndarray) -> dict:
     }
 
 
+def studied_tensors(model: str) -> Iterator[tuple[str, np.ndarray]]:
+    """The synthetic recipe first, then the checkpoint's large matrices: names and BF16 bit patterns."""
+    yield "synthetic 4096 x 4096", synthetic(4096, 4096)
+    with safe_open(model, "np") as file:
+        for name in file.keys():
+            tensor = file.get_tensor(name)
+            if tensor.ndim == 2 and min(tensor.shape) >= 64:
+                yield name, to_bf16(tensor)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--out", default="bench/results/format_study.json")
     args = parser.parse_args()
-    tensors = [study("synthetic 4096 x 4096", synthetic(4096, 4096))]
-    with safe_open(args.model, "np") as file:
-        for name in file.keys():
-            tensor = file.get_tensor(name)
-            if tensor.ndim == 2 and min(tensor.shape) >= 64:
-                tensors.append(study(name, to_bf16(tensor)))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    result = {"command": "bench/format_study.py", "commit": commit, "date": time.strftime("%Y-%m-%d"), "tensors": tensors}
+    tensors = [study(name, values) for name, values in studied_tensors(args.model)]
+    result = {"command": "bench/format_study.py", "commit": commit(["bench/format_study.py"]), "date": today(),
+              "tensors": tensors}  # fmt: skip
     with open(args.out, "w", encoding="utf-8") as out:
         json.dump(result, out, indent=1)
     trained = tensors[1:]

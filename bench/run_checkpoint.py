@@ -111,7 +111,8 @@ def measure(arguments: argparse.Namespace, work: Path) -> dict:
         raise Failure("restored files differ from the source")
     print(f"{len(digests):9} files identical")
 
-    limit = MEMORY_BYTES + 2 * largest_tensor_bytes(source)
+    largest_bytes = largest_tensor_bytes(source)
+    limit = MEMORY_BYTES + 2 * largest_bytes
     return {
         "command": f"bench/run-checkpoint --model {arguments.model} --seed {arguments.seed}",
         "date": records.today(),
@@ -124,7 +125,7 @@ def measure(arguments: argparse.Namespace, work: Path) -> dict:
         "ratio": compressed["bundle_bytes"] / source_bytes,
         "tensors": {kind: compressed[f"tensors_{kind}"] for kind in ("blob", "raw", "alias")},
         "bits_per_weight": 16 * compressed["blob_bytes"] / compressed["blob_value_bytes"],
-        "largest_tensor_bytes": largest_tensor_bytes(source),
+        "largest_tensor_bytes": largest_bytes,
         "memory_limit_bytes": limit,
         "steps": {
             name: {

@@ -1,22 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <bit>
 #include <cmath>
-#include <codec/encode.hpp>
+#include <cuda/device/bit_ops.cuh>
 #include <cuda_runtime_api.h>
 #include <failure.hpp>
 #include <format/layout.hpp>
 #include <matmul_workload.hpp>
+#include <support/tensors.hpp>
 #include <synthetic.hpp>
-#include <thread>
 
 namespace unweight::bench {
 namespace {
 
 constexpr std::uint64_t kSampledFeatures = 48;
 
-double bf16_value(std::uint16_t bits) {
-  return static_cast<double>(std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16));
-}
+double bf16_value(std::uint16_t bits) { return static_cast<double>(device::float_of_bf16(bits)); }
 
 RotatedBlob rotated(const std::vector<std::byte>& bytes) {
   RotatedBlob all;
@@ -26,19 +23,13 @@ RotatedBlob rotated(const std::vector<std::byte>& bytes) {
   return all;
 }
 
-std::vector<std::byte> raw_blob(std::span<const std::uint16_t> values, const MatrixShape& shape) {
-  std::vector<std::byte> bytes(format::raw_blob_bytes(values.size()));
-  codec::write_raw(values, shape, bytes, std::thread::hardware_concurrency());
-  return bytes;
-}
-
 }  // namespace
 
 MatmulWorkload::MatmulWorkload(const MatrixShape& shape, std::uint32_t max_tokens)
     : shape_(shape), max_tokens_(max_tokens) {
   const std::vector<std::uint16_t> weights = synthetic_weights(shape);
   compressed_ = rotated(value_of(encode(weights, shape, {.threads = 0})));
-  raw_ = rotated(raw_blob(weights, shape));
+  raw_ = rotated(test::raw_blob(weights, shape));
   const std::vector<std::uint16_t> x = normal_values(max_tokens * shape.cols);
   x_ = allocate(2 * x.size());
   check(cudaMemcpy(x_.get(), x.data(), 2 * x.size(), cudaMemcpyHostToDevice), "upload");

@@ -45,25 +45,6 @@ void expect_decodes_everywhere(const UploadedBlob& blob, std::span<const std::ui
   }
 }
 
-/// A tiled tensor that holds all 65,536 values among trained ones, strips of random bits (exponent planes), and rows
-/// with long lists.
-struct RichTensor {
-  MatrixShape shape{1, 1088, 1024};
-  std::vector<std::uint16_t> values = make_tensor(shape, Filling::kTrained, 11);
-
-  RichTensor() {
-    for (std::uint32_t v = 0; v < 65536; ++v) values[v * 16 + v % 16] = static_cast<std::uint16_t>(v * 40503U);
-    for (std::size_t i = 1024 * 1024; i < 1056 * 1024; ++i) values[i] = static_cast<std::uint16_t>(i * 25793U);
-    // The last strips: each column of tiles has a list of another length, up to the longest and beyond.
-    Random random(12);
-    for (std::size_t row = 1056; row < 1088; ++row) {
-      for (std::size_t col = 0; col < 1024; ++col) {
-        if (random.below(1024) < col * 9 / 16) values[row * 1024 + col] &= 0x807f;
-      }
-    }
-  }
-};
-
 class DecodeOnDevice : public DeviceTest {};
 using DamagedBlobOnDevice = DecodeOnDevice;
 using SlowDecodeOnDevice = DecodeOnDevice;

@@ -5,8 +5,6 @@
 
 #include "support/tensors.hpp"
 #include <cmath>
-#include <codec/encode.hpp>
-#include <cstddef>
 #include <cstdint>
 #include <cuda/device/bit_ops.cuh>
 #include <gtest/gtest.h>
@@ -17,13 +15,6 @@
 #include <vector>
 
 namespace unweight::test {
-
-/// A blob of the raw layout, also where tiles would pay.
-inline std::vector<std::byte> raw_blob(std::span<const std::uint16_t> values, const MatrixShape& shape) {
-  std::vector<std::byte> blob(encode_bound(shape).value());
-  codec::write_raw(values, shape, blob, 0);
-  return blob;
-}
 
 inline std::string describe(const MatmulConfig& c) {
   return "strips " + std::to_string(c.strips) + ", stages " + std::to_string(c.stages) +

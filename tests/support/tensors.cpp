@@ -2,6 +2,8 @@
 #include "support/tensors.hpp"
 #include <bit>
 #include <cmath>
+#include <codec/encode.hpp>
+#include <format/layout.hpp>
 
 namespace unweight::test {
 
@@ -125,6 +127,24 @@ ListsAndValues::ListsAndValues() : values(make_tensor(shape, Filling::kTrained, 
   for (std::size_t i = 64 * shape.cols; i < 96 * shape.cols; ++i) {
     if (random.below(shape.cols) < i % shape.cols * 9 / 16) values[i] &= 0x807f;
   }
+}
+
+RichTensor::RichTensor() : values(make_tensor(shape, Filling::kTrained, 11)) {
+  for (std::uint32_t v = 0; v < 65536; ++v) values[v * 16 + v % 16] = static_cast<std::uint16_t>(v * 40503U);
+  for (std::size_t i = 1024 * 1024; i < 1056 * 1024; ++i) values[i] = static_cast<std::uint16_t>(i * 25793U);
+  // The last strips: each column of tiles has a list of another length, up to the longest and beyond.
+  Random random(12);
+  for (std::size_t row = 1056; row < 1088; ++row) {
+    for (std::size_t col = 0; col < 1024; ++col) {
+      if (random.below(1024) < col * 9 / 16) values[row * 1024 + col] &= 0x807f;
+    }
+  }
+}
+
+std::vector<std::byte> raw_blob(std::span<const std::uint16_t> values, const MatrixShape& shape) {
+  std::vector<std::byte> blob(format::raw_blob_bytes(values.size()));
+  codec::write_raw(values, shape, blob, 0);
+  return blob;
 }
 
 }  // namespace unweight::test

@@ -4,7 +4,9 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <unweight/blob.hpp>
 #include <vector>
@@ -65,5 +67,16 @@ struct ListsAndValues {
   MatrixShape shape{1, 160, 1024};
   std::vector<std::uint16_t> values;
 };
+
+/// A tiled tensor that holds all 65,536 values among trained ones, strips of random bits (exponent planes), and rows
+/// with long lists.
+struct RichTensor {
+  RichTensor();
+  MatrixShape shape{1, 1088, 1024};
+  std::vector<std::uint16_t> values;
+};
+
+/// A blob of the raw layout, also where tiles would pay.
+std::vector<std::byte> raw_blob(std::span<const std::uint16_t> values, const MatrixShape& shape);
 
 }  // namespace unweight::test

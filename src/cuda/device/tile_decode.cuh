@@ -25,6 +25,7 @@
 namespace unweight::device {
 
 inline constexpr std::uint32_t kLanes = 32;
+inline constexpr std::uint32_t kAllLanes = 0xffffffffU;
 inline constexpr std::uint32_t kLaneGroups = 8;  ///< groups of four values, all four of one row
 
 /// A lane's part of a tile, as it lies in the blob.
@@ -112,6 +113,16 @@ UNWEIGHT_HOST_DEVICE inline LaneValues decode_lane(const LaneTile& tile, const L
                values.pairs[2 * g + 1]);
   }
   return values;
+}
+
+/// A lane's exponents of an escaped tile, whose `units` are aligned to 2 bytes only.
+UNWEIGHT_HOST_DEVICE inline void load_plane(const std::uint16_t* units, std::uint32_t lane,
+                                            std::uint32_t (&rotated)[kLaneGroups]) {
+  UNWEIGHT_UNROLL
+  for (std::uint32_t g = 0; g < kLaneGroups; ++g) {
+    const std::uint16_t* pair = units + plane_unit(lane, g);
+    rotated[g] = pair[0] | std::uint32_t{pair[1]} << 16;
+  }
 }
 
 /// Decodes a lane's part of an escaped tile: the exponents come from the tile's plane, not from codes.

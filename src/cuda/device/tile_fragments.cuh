@@ -6,7 +6,7 @@
 #pragma once
 
 #include <cstdint>
-#include <cuda/device/exception_list.cuh>
+#include <cuda/device/list_step.cuh>
 #include <cuda/device/tile_decode.cuh>
 #include <format/bf16.hpp>
 #include <format/layout.hpp>
@@ -27,8 +27,6 @@ struct ExceptionList {
 
 /// Decodes tiles for one warp, all of whose lanes take part in every call.
 struct FragmentDecoder {
-  static constexpr std::uint32_t kAll = 0xffffffffU;
-
   std::uint8_t* exponents;  ///< the warp's 1024 bytes of shared memory, aligned to 16
   std::uint32_t lane;
 
@@ -45,7 +43,7 @@ struct FragmentDecoder {
     UNWEIGHT_UNROLL
     for (std::uint32_t g = 0; g < kLaneGroups; ++g) rotated[g] = look_up_group(palettes, selectors, g);
     if (list.count == format::kEscapedTileUnits) {
-      load_plane(list.units, rotated);
+      load_plane(list.units, lane, rotated);
     } else if (list.count != 0) {
       auto* plane = reinterpret_cast<uint4*>(exponents);
       plane[lane] = make_uint4(rotated[0], rotated[1], rotated[2], rotated[3]);
@@ -73,28 +71,11 @@ struct FragmentDecoder {
   /// Puts in the exceptions of a list, 32 units at a time; `unit` is the lane's of the first 32.
   __device__ void patch(std::uint16_t unit, const ExceptionList& list) const {
     for (std::uint32_t left = list.count;;) {
-      const std::uint32_t extended = __ballot_sync(kAll, lane < left && format::entry_is_extended(unit));
-      std::uint8_t exponent = format::entry_exponent(unit, list.base);
-      if (extended != 0) {
-        const std::uint32_t second = __shfl_down_sync(kAll, std::uint32_t{unit}, 1);
-        if (format::entry_is_extended(unit)) exponent = static_cast<std::uint8_t>(second);
-      }
-      if (begins_entry(extended, lane, left)) {
-        exponents[format::entry_position(unit)] = format::rotate_exponent(exponent);
-      }
-      const std::uint32_t read = units_read(extended);
-      if (left <= read) return;
-      left -= read;
+      const ListStep step = read_list_step(unit, left, lane, list.base);
+      if (step.has_entry) exponents[format::entry_position(unit)] = format::rotate_exponent(step.exponent);
+      if (left <= step.units_read) return;
+      left -= step.units_read;
       if (lane < left) unit = list.units[list.count - left + lane];
-    }
-  }
-
-  /// The lane's exponents of an escaped tile.
-  __device__ void load_plane(const std::uint16_t* units, std::uint32_t (&rotated)[kLaneGroups]) const {
-    UNWEIGHT_UNROLL
-    for (std::uint32_t g = 0; g < kLaneGroups; ++g) {
-      const std::uint16_t* pair = units + plane_unit(lane, g);
-      rotated[g] = pair[0] | std::uint32_t{pair[1]} << 16;
     }
   }
 };

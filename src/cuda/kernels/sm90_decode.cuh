@@ -27,6 +27,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cuda/device/exception_list.cuh>
+#include <cuda/device/list_step.cuh>
 #include <cuda/device/tile_decode.cuh>
 #include <cuda/device/tile_staging.cuh>
 #include <format/bf16.hpp>
@@ -60,8 +61,6 @@ struct DecodeParams {
   std::uint8_t exception_base;
   bool wide_stores;  ///< address and stride of `values` are multiples of 16 bytes
 };
-
-inline constexpr std::uint32_t kAllLanes = 0xffffffffU;
 
 template <class Config>
 struct DecodeTraits {
@@ -124,15 +123,6 @@ struct Loader {
     const uint2 second = params.palettes[rows[device::group_row(lane, 1)]];
     return {{{first.x, first.y}, {second.x, second.y}}};
   }
-
-  /// The lane's part of an escaped tile's exponent plane, which is aligned to 2 bytes only.
-  __device__ void exponent_plane(std::uint32_t begin, std::uint32_t (&rotated)[device::kLaneGroups]) const {
-    UNWEIGHT_UNROLL
-    for (std::uint32_t g = 0; g < device::kLaneGroups; ++g) {
-      const std::uint16_t* units = params.exceptions + begin + device::plane_unit(lane, g);
-      rotated[g] = units[0] | std::uint32_t{units[1]} << 16;
-    }
-  }
 };
 
 /// Turns a tile's input into its 16 x 64 values in the warp's staging memory.
@@ -146,7 +136,7 @@ struct Decoder {
   __device__ void run(const TileInput& input, const device::LanePalettes& palettes) const {
     if (input.exception_units == format::kEscapedTileUnits) {
       std::uint32_t rotated[device::kLaneGroups];
-      loader.exponent_plane(input.exceptions_begin, rotated);
+      device::load_plane(params.exceptions + input.exceptions_begin, lane, rotated);
       stage(device::decode_escaped_lane(input.lane_tile.sign_mantissa, rotated));
       __syncwarp();
       return;
@@ -171,19 +161,14 @@ struct Decoder {
   }
 
   /// Applies the entries among the first 32 of a list's `count` units, one unit a lane; returns how many were read.
-  /// No two lanes change the same value, because positions ascend; in an invalid list, either may win.
+  /// In an invalid list two entries may name one value, and either may win.
   __device__ std::uint32_t patch(std::uint16_t unit, std::uint32_t count) const {
-    const std::uint32_t extended = __ballot_sync(kAllLanes, lane < count && format::entry_is_extended(unit));
-    std::uint8_t exponent = format::entry_exponent(unit, params.exception_base);
-    if (extended != 0) {
-      const std::uint32_t next = __shfl_down_sync(kAllLanes, std::uint32_t{unit}, 1);
-      if (format::entry_is_extended(unit)) exponent = static_cast<std::uint8_t>(next);
-    }
-    if (device::begins_entry(extended, lane, count)) {
+    const device::ListStep step = device::read_list_step(unit, count, lane, params.exception_base);
+    if (step.has_entry) {
       std::uint16_t& value = staging[device::staged_entry(unit)];
-      value = device::with_exponent(value, exponent);
+      value = device::with_exponent(value, step.exponent);
     }
-    return device::units_read(extended);
+    return step.units_read;
   }
 };
 
@@ -255,8 +240,8 @@ __global__ void __launch_bounds__(DecodeTraits<Config>::kThreads, Config::kBlock
   UNWEIGHT_UNROLL
   for (std::uint32_t i = 0; i < Config::kTilesPerWarp; ++i) {
     TileInput& input = inputs[i];
-    input.exceptions_begin = __shfl_sync(kAllLanes, bounds, 2 * i);
-    input.exception_units = __shfl_sync(kAllLanes, bounds, 2 * i + 1) - input.exceptions_begin;
+    input.exceptions_begin = __shfl_sync(device::kAllLanes, bounds, 2 * i);
+    input.exception_units = __shfl_sync(device::kAllLanes, bounds, 2 * i + 1) - input.exceptions_begin;
     if (first_tile + i * Config::kWarps >= params.tile_count) input.exception_units = 0;
     input.unit = loader.unit(input.exceptions_begin, input.exception_units);
   }

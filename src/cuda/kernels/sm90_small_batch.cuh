@@ -69,7 +69,7 @@ struct SmallBatchCursor {
     if (done() || ++step < params.steps) return;
     step = 0;
     ask();
-    item = params.next_ticket == nullptr ? item + gridDim.x : gridDim.x + __shfl_sync(0xffffffffU, ticket, 0);
+    item = params.next_ticket == nullptr ? item + gridDim.x : gridDim.x + __shfl_sync(device::kAllLanes, ticket, 0);
     asked = false;
   }
 };
@@ -79,7 +79,6 @@ template <class Config>
 struct SmallBatchProducer {
   using Traits = SmallBatchTraits<Config>;
   using Stage = SmallBatchStage<Config>;
-  static constexpr std::uint32_t kAll = 0xffffffffU;
   static constexpr std::uint32_t kStartsPerStrip = Traits::kColTiles + 1;
 
   const SmallBatchParams& params;
@@ -175,10 +174,11 @@ struct SmallBatchProducer {
     if constexpr (!Config::kRaw) {
       if (work.item != Stage::kNoItem) {
         const std::uint32_t strip = strip_in_item(), column = tile_in_stage();
-        const std::uint32_t begin = __shfl_sync(kAll, work.start, min(strip, Config::kStrips - 1) * kStartsPerStrip);
-        const std::uint32_t end =
-            __shfl_sync(kAll, work.start, min(strip, Config::kStrips - 1) * kStartsPerStrip + Traits::kColTiles);
-        const std::uint32_t units = __shfl_down_sync(kAll, work.start, 1) - work.start;
+        const std::uint32_t begin =
+            __shfl_sync(device::kAllLanes, work.start, min(strip, Config::kStrips - 1) * kStartsPerStrip);
+        const std::uint32_t end = __shfl_sync(device::kAllLanes, work.start,
+                                              min(strip, Config::kStrips - 1) * kStartsPerStrip + Traits::kColTiles);
+        const std::uint32_t units = __shfl_down_sync(device::kAllLanes, work.start, 1) - work.start;
         constexpr std::uint32_t kVectorUnits = 8;  // 16 bytes
         const std::uint32_t aligned = begin / kVectorUnits * kVectorUnits;
         const bool fits = 2 * (end - aligned) <= Traits::kExceptionBytes;
