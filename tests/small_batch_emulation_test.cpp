@@ -38,13 +38,13 @@ template <class Config>
 void run_kernel(const launch::PlacedBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,
                 std::uint32_t multiprocessors, std::uint64_t seed) {
   using Traits = sm90::SmallBatchTraits<Config>;
-  const sm90::SmallBatchParams params = launch::small_batch_params(weight, arguments, config);
+  const sm90::SmallBatchParams params = launch::small_batch_params(weight, arguments, config, multiprocessors);
   const auto tensor_map = [](const launch::MatrixInMemory& m, std::uint32_t box_rows) {
-    return CUtensorMap{m.values, m.rows, m.cols, m.stride, box_rows};
+    return CUtensorMap{m.values, m.rows, m.cols, m.stride, box_rows, Traits::kColTiles};
   };
   const CUtensorMap x_map = tensor_map(launch::activations(weight, arguments), Traits::kTokens);
-  const CUtensorMap raw_map = tensor_map(launch::raw_matrix(weight, arguments.matrix), format::kTileRows);
-  emulation::launch(std::min(params.items, multiprocessors), Traits::kThreads,
+  const CUtensorMap raw_map = tensor_map(launch::raw_matrix(weight, arguments.matrix), Traits::kItemRows);
+  emulation::launch(params.deal.blocks, Traits::kThreads,
                     sm90::SmallBatchMap<Config>(config.stages).size, seed,
                     [&] { sm90::small_batch_kernel<Config>(params, x_map, raw_map); });
 }
@@ -56,15 +56,16 @@ void run_strips(const launch::PlacedBlob& weight, const MatmulArguments& argumen
     run_kernel<sm90::SmallBatchConfig<Strips, TokenTiles, Raw, Warpgroup>>(weight, arguments, config, multiprocessors,
                                                                            seed);
   };
-  if constexpr (Strips == 4) {
+  if constexpr (Strips % 4 == 0) {
     if (config.warpgroup) {
       return arguments.tokens <= 32 ? run.template operator()<4, true>() : run.template operator()<8, true>();
     }
   }
-  if (arguments.tokens <= 8) return run.template operator()<1, false>();
-  if (arguments.tokens <= 16) return run.template operator()<2, false>();
-  if (arguments.tokens <= 32) return run.template operator()<4, false>();
-  return run.template operator()<8, false>();
+  if constexpr (Strips <= 4) {
+    if (arguments.tokens <= 8) return run.template operator()<1, false>();
+    if (arguments.tokens <= 16) return run.template operator()<2, false>();
+    return run.template operator()<4, false>();
+  }
 }
 
 struct Case {
@@ -77,14 +78,17 @@ struct Case {
   std::uint64_t seed = 1;
 };
 
-/// Y, after a check that nothing around it was written and that the workspace is zero again.
+/// Y, after a check that nothing around it was written and that the workspace's flags are zero again.
 std::vector<std::uint16_t> multiply(const HostBlob& blob, const HostActivations& x, const Case& c) {
   constexpr std::uint16_t kPoison = 0xa5a5;
   constexpr std::uint64_t kGuard = 64;
   const launch::PlacedBlob& weight = blob.placed;
   const std::uint64_t rows = weight.shape.rows, stride = rows + c.y_gap;
   std::vector<std::uint16_t> memory(kGuard + c.tokens * stride + kGuard, kPoison);
-  alignas(16) std::array<std::uint32_t, 4> workspace{};
+  constexpr std::uint64_t kItemBytes = 128 * 64 * sizeof(float);
+  const std::uint64_t flag_bytes = launch::small_batch_flag_bytes(c.multiprocessors);
+  std::vector<std::uint32_t> workspace((flag_bytes + c.multiprocessors * kItemBytes) / 4, 0x7fc00000);  // NaN
+  std::fill_n(workspace.begin(), flag_bytes / 4, 0);
   const MatmulArguments arguments{.x = x.data(),
                                   .x_stride = x.stride,
                                   .y = memory.data() + kGuard,
@@ -98,7 +102,12 @@ std::vector<std::uint16_t> multiply(const HostBlob& blob, const HostActivations&
     raw ? run_strips<Strips, true>(weight, arguments, c.config, c.multiprocessors, c.seed)
         : run_strips<Strips, false>(weight, arguments, c.config, c.multiprocessors, c.seed);
   };
-  c.config.strips == 1 ? run.operator()<1>() : c.config.strips == 2 ? run.operator()<2>() : run.operator()<4>();
+  switch (c.config.strips) {
+    case 1: run.operator()<1>(); break;
+    case 2: run.operator()<2>(); break;
+    case 4: run.operator()<4>(); break;
+    default: run.operator()<8>();
+  }
   std::vector<std::uint16_t> y;
   for (std::size_t i = 0; i < memory.size(); ++i) {
     const std::uint64_t at = i - kGuard;
@@ -108,7 +117,8 @@ std::vector<std::uint16_t> multiply(const HostBlob& blob, const HostActivations&
       EXPECT_EQ(memory[i], kPoison) << "beside Y, at " << static_cast<std::int64_t>(at);
     }
   }
-  EXPECT_EQ(workspace, (std::array<std::uint32_t, 4>{}));
+  EXPECT_TRUE(std::all_of(workspace.begin(), workspace.begin() + static_cast<std::ptrdiff_t>(flag_bytes / 4),
+                          [](std::uint32_t flag) { return flag == 0; }));
   return y;
 }
 
@@ -117,7 +127,7 @@ std::string describe_case(const MatrixShape& shape, const Case& c) {
          " tokens, " + describe(c.config) + ", seed " + std::to_string(c.seed);
 }
 
-/// Every strip and stage count, schedule and width, whole and ragged shapes: near float64, and the same bits as raw.
+/// Every strip and stage count, split and width, whole and ragged shapes: near float64, and the same bits as raw.
 TEST(SmallBatchEmulation, EveryKindOfConfiguration) {
   std::uint64_t seed = 0;
   for (const MatrixShape& shape : {MatrixShape{1, 64, 1024}, MatrixShape{1, 1, 1}, MatrixShape{1, 100, 520},
@@ -126,13 +136,13 @@ TEST(SmallBatchEmulation, EveryKindOfConfiguration) {
     const HostBlob tiled = HostBlob::encoded(values, shape), raw(raw_blob(values, shape));
     for (const std::uint32_t tokens : {1U, 9U, 20U, 64U}) {
       const HostActivations x(tokens, shape.cols, (shape.cols + 7) / 8 * 8, 0, tokens);
-      for (const std::uint32_t strips : {1U, 2U, 4U}) {
-        if (tokens == 64 && strips == 1) continue;  // two slots do not fit
+      for (const std::uint32_t strips : {1U, 2U, 4U, 8U}) {
+        if (tokens == 64 && strips < 4) continue;
         Case c{.tokens = tokens, .config = {strips, 2 + static_cast<std::uint32_t>(seed % 2)}, .seed = ++seed};
         if (tokens > 16) c.config.stages = 2;
-        c.config.dynamic = seed % 3 == 0;
+        c.config.split = seed % 3 != 0;
         c.config.dependent_launch = seed % 5 < 2;
-        c.config.warpgroup = strips == 4 && seed % 2 == 0;
+        c.config.warpgroup = strips == 8 || tokens == 64 || (strips == 4 && seed % 2 == 0);
         if (c.config.warpgroup) c.config.stages = 2;
         const auto expected = multiply(raw, x, c);
         EXPECT_TRUE(near_float64(expected, x.data(), x.stride, values, shape, tokens)) << describe_case(shape, c);
@@ -196,8 +206,9 @@ TEST(SmallBatchEmulation, BatchInvariantAndDeterministic) {
   const auto blob = HostBlob::encoded(values, shape);
   const HostActivations x(64, shape.cols, shape.cols, 0, 1);
   for (const MatmulConfig& kind : {MatmulConfig{1, 2}, MatmulConfig{2, 2}, MatmulConfig{4, 2},
-                                   MatmulConfig{.strips = 4, .stages = 2, .warpgroup = true}}) {
-    const std::uint32_t most = kind.strips == 1 ? 32 : 64;  // two slots for 64 tokens do not fit
+                                   MatmulConfig{.strips = 4, .stages = 2, .warpgroup = true},
+                                   MatmulConfig{.strips = 8, .stages = 2, .warpgroup = true}}) {
+    const std::uint32_t most = kind.warpgroup ? 64 : 32;
     const auto expected = multiply(blob, x, {.tokens = most, .config = kind});
     for (std::uint64_t seed = 0; seed < 12; ++seed) {
       Case c{.tokens = static_cast<std::uint32_t>(1 + seed * 31 % 32),
@@ -205,7 +216,6 @@ TEST(SmallBatchEmulation, BatchInvariantAndDeterministic) {
              .multiprocessors = static_cast<std::uint32_t>(1 + seed % 4),
              .seed = seed};
       if (c.tokens <= 16 && !kind.warpgroup) c.config.stages += static_cast<std::uint32_t>(seed % 3);
-      c.config.dynamic = seed % 2 == 0;
       const auto y = multiply(blob, x, c);
       EXPECT_TRUE(std::equal(y.begin(), y.end(), expected.begin())) << describe_case(shape, c);
     }

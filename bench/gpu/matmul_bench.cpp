@@ -72,7 +72,7 @@ int run(int argc, char** argv) {
              facts.driver, facts.cuda_runtime, cublas.version(), ceiling_table(ceilings.read),
              ceiling_table(ceilings.copy), ceilings.empty_kernel_us.median);
   fmt::print(
-      "\nTimes are medians of {} interleaved replays. Configurations are strips/stages, d: dynamic, w: warpgroups. "
+      "\nTimes are medians of {} interleaved replays. Configurations are strips/stages, s: split, w: warpgroups. "
       "Ratios are to the "
       "best of cuBLAS,\nwhich never has dependent launch (PDL); in brackets floor/aim of the target. chosen: by "
       "choose_matmul_config(). raw: the same\nkernel on uncompressed weights, in brackets its ratio. GB/s: compressed "

@@ -12,6 +12,7 @@
 #include <optional>
 #include <progress.hpp>
 #include <shapes.hpp>
+#include <tuple>
 
 namespace unweight::bench {
 namespace {
@@ -116,22 +117,31 @@ class CellBench {
     stop(fmt::format("{}, {} tokens: {}", to_string(workload_.shape()), tokens_, what));
   }
 
-  /// Y by raw weights: what every configuration of the same kind (strips, warpgroup) must give, to the bit. Itself
-  /// checked against float64. None if raw mode cannot have that kind.
+  /// Y by raw weights: what every configuration of the same kind (strips, split, warpgroup) must give, to the bit.
+  /// Itself checked against float64. None if raw mode cannot have that kind.
   const std::vector<std::uint16_t>* reference(const MatmulConfig& kind) {
-    const std::pair key(kind.strips, kind.warpgroup);
+    const std::tuple key(kind.strips, kind.split, kind.warpgroup);
     if (const auto found = references_.find(key); found != references_.end()) return &found->second;
     const DeviceBlob& blob = workload_.raw().blobs.front();
-    const MatmulConfig config{.strips = kind.strips, .stages = 2, .warpgroup = kind.warpgroup};
+    const MatmulConfig config{
+        .strips = kind.strips, .stages = 2, .split = kind.split, .warpgroup = kind.warpgroup};
     if (!can_implement(blob, tokens_, config)) return nullptr;
     workload_.poison_y();
-    workload_.multiply(blob, tokens_, config, nullptr, nullptr);
+    const DeviceMemory workspace = make_workspace();
+    workload_.multiply(blob, tokens_, config, workspace.get(), nullptr);
     std::vector<std::uint16_t> y = workload_.download_y(tokens_);
     const double error = workload_.relative_error(y, tokens_);
     if (!(error < kMaxRelativeError))
       wrong(fmt::format("raw weights, configuration {}: relative error {:.3g}", config_name(config), error));
     cell_.relative_error = std::max(cell_.relative_error, error);
     return &references_.emplace(key, std::move(y)).first->second;
+  }
+
+  [[nodiscard]] DeviceMemory make_workspace() const {
+    const std::size_t bytes = matmul_workspace_bytes(workload_.raw().blobs.front());
+    DeviceMemory workspace = allocate(bytes);
+    check(cudaMemset(workspace.get(), 0, bytes), "clear a workspace");
+    return workspace;
   }
 
   void check_result(ConfigRunner& candidate) {
@@ -151,8 +161,7 @@ class CellBench {
 
   /// Checked.
   ConfigRunner runner(const RotatedBlob& blob, const MatmulConfig& config) {
-    ConfigRunner result{config, allocate(kMatmulWorkspaceBytes), nullptr};
-    check(cudaMemset(result.workspace.get(), 0, kMatmulWorkspaceBytes), "clear a workspace");
+    ConfigRunner result{config, make_workspace(), nullptr};
     if (reference(config) == nullptr) {
       wrong(fmt::format("configuration {}: raw mode has none of that kind", config_name(config)));
     }
@@ -173,7 +182,10 @@ class CellBench {
   /// Warpgroups only pay for more than 16 tokens.
   [[nodiscard]] std::vector<MatmulConfig> kinds() const {
     std::vector<MatmulConfig> all = {{.strips = 1}, {.strips = 2}, {.strips = 4}};
-    if (tokens_ > 16) all.push_back({.strips = 4, .warpgroup = true});
+    if (tokens_ > 16) {
+      all.push_back({.strips = 4, .warpgroup = true});
+      all.push_back({.strips = 8, .warpgroup = true});
+    }
     return all;
   }
 
@@ -183,10 +195,10 @@ class CellBench {
     double best_us = 1e300;
     for (const MatmulConfig& kind : kinds()) {
       for (const std::uint32_t stages : stage_choices()) {
-        for (const bool dynamic : {false, true}) {
+        for (const bool split : {false, true}) {
           MatmulConfig config = kind;
           config.stages = stages;
-          config.dynamic = dynamic;
+          config.split = split;
           config.dependent_launch = dependent;
           if (!can_implement(blob.blobs.front(), tokens_, config) || reference(config) == nullptr) {
             ++cell_.candidates_refused;
@@ -248,7 +260,7 @@ class CellBench {
   std::uint32_t tokens_;
   double read_gb_per_s_;
   MatmulCell cell_;
-  std::map<std::pair<std::uint32_t, bool>, std::vector<std::uint16_t>> references_;  ///< by strips and warpgroup
+  std::map<std::tuple<std::uint32_t, bool, bool>, std::vector<std::uint16_t>> references_;  ///< by kind
 };
 
 }  // namespace

@@ -45,8 +45,8 @@ std::string json_target(double ratio, const std::optional<Target>& target) {
 }
 
 std::string json_config(const MatmulConfig& c) {
-  return fmt::format(R"({{"strips": {}, "stages": {}, "dynamic": {}, "dependent_launch": {}, "warpgroup": {}}})",
-                     c.strips, c.stages, c.dynamic, c.dependent_launch, c.warpgroup);
+  return fmt::format(R"({{"strips": {}, "stages": {}, "split": {}, "dependent_launch": {}, "warpgroup": {}}})",
+                     c.strips, c.stages, c.split, c.dependent_launch, c.warpgroup);
 }
 
 std::string json_timed(const char* name, const Timed<MatmulConfig>& timed, const MatmulCell& cell) {
@@ -109,7 +109,7 @@ std::optional<Target> target_of(const MatrixShape& shape, std::uint32_t tokens, 
 }
 
 std::string config_name(const MatmulConfig& config) {
-  return fmt::format("{}/{}{}{}", config.strips, config.stages, config.dynamic ? "d" : "", config.warpgroup ? "w" : "");
+  return fmt::format("{}/{}{}{}", config.strips, config.stages, config.split ? "s" : "", config.warpgroup ? "w" : "");
 }
 
 std::string matmul_table(const MatmulCase& r, const MatmulCeilings& ceilings) {

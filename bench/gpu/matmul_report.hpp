@@ -25,7 +25,7 @@ struct Target {
 /// None for shapes and numbers of tokens that have no target.
 [[nodiscard]] std::optional<Target> target_of(const MatrixShape& shape, std::uint32_t tokens, bool dependent_launch);
 
-/// "4/3dw": strips, stages, whether dynamic and by warpgroups.
+/// "4/3sw": strips, stages, whether split and by warpgroups.
 [[nodiscard]] std::string config_name(const MatmulConfig& config);
 
 /// A line a number of tokens, with a heading.

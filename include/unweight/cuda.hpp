@@ -105,8 +105,9 @@ struct MatmulConfig {
   std::uint32_t strips = 2;
   /// Slots of the ring that weights are loaded into ahead of use, 2 to 8.
   std::uint32_t stages = 4;
-  /// Blocks take work as they come to it, not by a fixed rule: for matrices of many thousand rows. Needs a workspace.
-  bool dynamic = false;
+  /// Strips that would fill only part of a last round over the multiprocessors are split along K among all of them.
+  /// Needs a workspace.
+  bool split = false;
   /// Programmatic dependent launch: the kernel may begin while the one before it in the stream still runs, and loads
   /// weights meanwhile. It waits for that kernel's end before it reads X, bias or the workspace, or writes Y. The blob
   /// itself must not be written by a kernel that may still run then.
@@ -115,10 +116,6 @@ struct MatmulConfig {
   /// read from shared memory four times less often. Needs 4 strips; runs as though there were 32 or 64 tokens.
   bool warpgroup = false;
 };
-
-/// Bytes of device memory, aligned to 16, that MatmulConfig::dynamic needs; zero before their first use, and zero again
-/// after each call. Calls that may run at the same time need one each.
-inline constexpr std::size_t kMatmulWorkspaceBytes = 16;
 
 /// Operands of matmul(). All addresses are device memory of the blob's device, values aligned to 2 bytes.
 struct MatmulArguments {
@@ -129,13 +126,18 @@ struct MatmulArguments {
   const std::uint16_t* bias = nullptr;  ///< [N], added before rounding; or null
   std::uint32_t tokens = 0;             ///< 0 to 64
   std::uint64_t matrix = 0;             ///< which matrix of the blob's batch
-  void* workspace = nullptr;            ///< kMatmulWorkspaceBytes for MatmulConfig::dynamic; otherwise not used
+  void* workspace = nullptr;            ///< matmul_workspace_bytes() for MatmulConfig::split; otherwise not used
 };
 
 /// Whether a configuration fits a number of tokens on this device: kInvalidArgument says why not. Looks at no memory.
 [[nodiscard]] Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const MatmulConfig& config);
 
-/// A configuration that suits the shape, found by rules, not by measuring. It uses no workspace.
+/// Bytes of device memory, aligned to 256, that MatmulConfig::split needs: about 4 MB, the same for all weights on a
+/// device. Zeroed once, before their first use; a call leaves zeros where it needs them. Calls that may run at the same
+/// time need one each; consecutive calls in a stream may share one, with dependent launch too.
+[[nodiscard]] std::size_t matmul_workspace_bytes(const DeviceBlob& weight) noexcept;
+
+/// A configuration that suits the shape, found by rules, not by measuring.
 /// Errors: kInvalidArgument (tokens above 64).
 [[nodiscard]] Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_t tokens);
 

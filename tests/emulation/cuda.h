@@ -7,5 +7,5 @@
 struct CUtensorMap {
   const std::uint16_t* values;
   std::uint64_t rows, cols, stride;
-  std::uint32_t box_rows;  ///< boxes have 64 columns, and the 128-byte swizzle
+  std::uint32_t box_rows, box_tiles;  ///< tiles have 64 columns, and the 128-byte swizzle
 };

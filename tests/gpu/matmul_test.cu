@@ -7,6 +7,7 @@
 #include "support/tensors.hpp"
 #include <array>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -16,12 +17,12 @@ namespace {
 /// All that this device can run for so many tokens.
 std::vector<MatmulConfig> configurations(const DeviceBlob& weight, std::uint32_t tokens) {
   std::vector<MatmulConfig> all;
-  for (const std::uint32_t strips : {1U, 2U, 4U}) {
+  for (const std::uint32_t strips : {1U, 2U, 4U, 8U}) {
     for (std::uint32_t stages = 2; stages <= 8; ++stages) {
-      for (const bool dynamic : {false, true}) {
+      for (const bool split : {false, true}) {
         for (const bool dependent : {false, true}) {
           for (const bool warpgroup : {false, true}) {
-            const MatmulConfig config{strips, stages, dynamic, dependent, warpgroup};
+            const MatmulConfig config{strips, stages, split, dependent, warpgroup};
             if (can_implement(weight, tokens, config)) all.push_back(config);
           }
         }
@@ -47,19 +48,21 @@ struct Activations {
   DeviceArray<std::uint16_t> memory;
 };
 
+/// Flags of 0, and NaN where partial sums go.
+DeviceArray<std::uint32_t> poisoned_workspace(const DeviceBlob& weight) {
+  DeviceArray<std::uint32_t> workspace(matmul_workspace_bytes(weight) / sizeof(std::uint32_t));
+  EXPECT_CUDA(cudaMemset(workspace.data(), 0xff, workspace.size_bytes()));
+  EXPECT_CUDA(cudaMemset(workspace.data(), 0, sizeof(std::uint32_t) * weight.multiprocessors()));
+  return workspace;
+}
+
 class MatmulOnDevice : public DeviceTest {
  protected:
-  void SetUp() override {
-    DeviceTest::SetUp();
-    if (IsSkipped()) return;
-    workspace_ = DeviceArray<std::uint32_t>(kMatmulWorkspaceBytes / sizeof(std::uint32_t));
-    ASSERT_CUDA(cudaMemset(workspace_.data(), 0, workspace_.size_bytes()));
-  }
-
-  /// Y of a poisoned output, checked for writes outside of it; the workspace must be zero again.
+  /// Y of a poisoned output, checked for writes outside of it; the workspace's flags must be zero again.
   std::vector<std::uint16_t> run(const DeviceBlob& weight, const Activations& x, std::uint32_t tokens,
                                  const MatmulConfig& config, std::uint64_t y_gap = 0, std::uint64_t y_offset = 0,
                                  const std::uint16_t* bias = nullptr, std::uint64_t matrix = 0) {
+    if (workspace_.size() == 0) workspace_ = poisoned_workspace(weight);
     const std::uint64_t rows = weight.shape().rows;
     const MatrixShape y_shape{1, tokens, rows};
     GuardedOutput y(y_shape, rows + y_gap, y_offset);
@@ -79,7 +82,9 @@ class MatmulOnDevice : public DeviceTest {
     EXPECT_CUDA(
         cudaMemcpy2D(values.data(), 2 * rows, y.data(), 2 * y.row_stride(), 2 * rows, tokens, cudaMemcpyDeviceToHost));
     y.check(values, describe(config));
-    EXPECT_EQ(workspace_.download(), std::vector<std::uint32_t>(workspace_.size()));
+    std::vector<std::uint32_t> flags(weight.multiprocessors());
+    EXPECT_CUDA(cudaMemcpy(flags.data(), workspace_.data(), 4 * flags.size(), cudaMemcpyDeviceToHost));
+    EXPECT_EQ(flags, std::vector<std::uint32_t>(flags.size()));
     return values;
   }
 
@@ -103,11 +108,11 @@ TEST_F(MatmulOnDevice, EveryConfigurationEqualsRaw) {
     ASSERT_TRUE(tiled.device && raw.device);
     for (const std::uint32_t tokens : {1U, 8U, 13U, 32U, 64U}) {
       const Activations x(tokens, shape.cols, shape.cols, 0, tokens);
-      std::array<std::vector<std::uint16_t>, 10> by_kind;
+      std::map<decltype(kind_of({})), std::vector<std::uint16_t>> by_kind;
       for (const MatmulConfig& config : configurations(*raw.device, tokens)) {
         const std::string what = std::to_string(shape.rows) + " x " + std::to_string(shape.cols) + ", " +
                                  std::to_string(tokens) + " tokens, " + describe(config);
-        auto& expected = by_kind[2 * config.strips + config.warpgroup];
+        auto& expected = by_kind[kind_of(config)];
         const auto y = run(*raw.device, x, tokens, config);
         if (expected.empty()) {
           expected = y;
@@ -130,9 +135,12 @@ TEST_F(MatmulOnDevice, EveryNumberOfTokensGivesTheSameRows) {
   ASSERT_TRUE(blob.device);
   const Activations x(64, shape.cols, shape.cols, 0, 1);
   for (const MatmulConfig& config :
-       {MatmulConfig{2, 2}, MatmulConfig{4, 2}, MatmulConfig{.strips = 4, .stages = 2, .warpgroup = true}}) {
-    const auto all = run(*blob.device, x, 64, config);
-    for (std::uint32_t tokens = 1; tokens < 64; ++tokens) {
+       {MatmulConfig{1, 2}, MatmulConfig{2, 2, true}, MatmulConfig{4, 2},
+        MatmulConfig{.strips = 4, .stages = 2, .warpgroup = true},
+        MatmulConfig{.strips = 8, .stages = 2, .split = true, .warpgroup = true}}) {
+    const std::uint32_t most = config.warpgroup ? 64 : 32;
+    const auto all = run(*blob.device, x, most, config);
+    for (std::uint32_t tokens = 1; tokens < most; ++tokens) {
       const auto some = run(*blob.device, x, tokens, config);
       expect_equal(some, {all.begin(), all.begin() + static_cast<std::ptrdiff_t>(some.size())},
                    std::to_string(tokens) + " tokens, " + describe(config));
@@ -170,7 +178,7 @@ TEST_F(MatmulOnDevice, EveryValueComesThrough) {
     std::fill(x.host.begin(), x.host.end(), 0);
     for (std::uint32_t t = 0; t < 64; ++t) x.host[t * shape.cols + first + t] = 0x3f80;
     x.memory = DeviceArray<std::uint16_t>(std::span<const std::uint16_t>(x.host));
-    const MatmulConfig config{4, 2};
+    const MatmulConfig config{.strips = 4, .stages = 2, .warpgroup = true};
     expect_equal(run(*tiled.device, x, 64, config), run(*raw.device, x, 64, config), std::to_string(first));
   }
 }
@@ -216,11 +224,11 @@ TEST_F(MatmulOnDevice, ChainsInGraphsOnTwoStreams) {
   const auto blob = UploadedBlob::encoded(values, shape);
   ASSERT_TRUE(blob.device);
   const Activations x(8, 1024, 1024, 0, 3);
-  std::vector<std::uint16_t> expected;
   constexpr int kLinks = 6;
+  std::array<std::vector<std::uint16_t>, 2> expected;
   for (const bool dependent : {false, true}) {
-    for (const bool dynamic : {false, true}) {
-      const MatmulConfig config{1, 4, dynamic, dependent};
+    for (const bool split : {false, true}) {
+      const MatmulConfig config{2, 4, split, dependent};
       std::array<cudaStream_t, 2> streams{};
       std::array<cudaGraphExec_t, 2> replays{};
       std::array<std::array<DeviceArray<std::uint16_t>, 2>, 2> buffers;
@@ -228,8 +236,7 @@ TEST_F(MatmulOnDevice, ChainsInGraphsOnTwoStreams) {
       for (std::size_t s = 0; s < 2; ++s) {
         ASSERT_CUDA(cudaStreamCreateWithFlags(&streams[s], cudaStreamNonBlocking));
         for (auto& buffer : buffers[s]) buffer = DeviceArray<std::uint16_t>(8 * 1024);
-        workspaces[s] = DeviceArray<std::uint32_t>(4);
-        ASSERT_CUDA(cudaMemset(workspaces[s].data(), 0, 16));
+        workspaces[s] = poisoned_workspace(*blob.device);
         cudaGraph_t graph{};
         ASSERT_CUDA(cudaStreamBeginCapture(streams[s], cudaStreamCaptureModeGlobal));
         for (int link = 0; link < kLinks; ++link) {
@@ -256,8 +263,8 @@ TEST_F(MatmulOnDevice, ChainsInGraphsOnTwoStreams) {
         ASSERT_CUDA(cudaDeviceSynchronize());
         for (std::size_t s = 0; s < 2; ++s) {
           const auto y = buffers[s][(kLinks - 1) % 2].download();
-          if (expected.empty()) expected = y;
-          expect_equal(y, expected, describe(config) + ", stream " + std::to_string(s));
+          if (expected[split].empty()) expected[split] = y;
+          expect_equal(y, expected[split], describe(config) + ", stream " + std::to_string(s));
         }
       }
       for (std::size_t s = 0; s < 2; ++s) {
@@ -310,11 +317,13 @@ TEST_F(MatmulOnDevice, RefusesUnsoundArguments) {
   expect_refused(changed([](auto& a) { a.y = nullptr; }), {}, "y is null");
   expect_refused(changed([](auto& a) { a.y = reinterpret_cast<std::uint16_t*>(reinterpret_cast<char*>(a.y) + 1); }), {},
                  "y is null or not aligned");
-  expect_refused(sound, {.dynamic = true}, "workspace");
+  expect_refused(sound, {.split = true}, "workspace");
   expect_refused(sound, {.strips = 3}, "strips=3");
   expect_refused(sound, {.stages = 1}, "stages=1");
-  expect_refused(sound, {.strips = 2, .warpgroup = true}, "warpgroup needs strips=4");
-  expect_refused(changed([](auto& a) { a.tokens = 64; }), {.strips = 1, .stages = 8}, "shared memory");
+  expect_refused(sound, {.strips = 2, .warpgroup = true}, "warpgroup needs strips=4 or 8");
+  expect_refused(sound, {.strips = 8}, "strips=8 needs warpgroup");
+  expect_refused(changed([](auto& a) { a.tokens = 33; }), {}, "tokens=33");
+  expect_refused(changed([](auto& a) { a.tokens = 64; }), {.strips = 4, .stages = 8, .warpgroup = true}, "shared memory");
   EXPECT_TRUE(matmul(*blob.device, changed([](auto& a) { a.tokens = 0; }), {}, nullptr));
 }
 
@@ -370,7 +379,8 @@ TEST_F(SlowMatmulOnDevice, LargeMatrices) {
     for (const std::uint32_t tokens : {1U, 16U, 32U, 64U}) {
       const Activations x(tokens, shape.cols, shape.cols, 0, tokens);
       for (const MatmulConfig& config : configurations(*tiled.device, tokens)) {
-        const MatmulConfig plain{.strips = config.strips, .stages = 2, .warpgroup = config.warpgroup};
+        const MatmulConfig plain{
+            .strips = config.strips, .stages = 2, .split = config.split, .warpgroup = config.warpgroup};
         if (!can_implement(*raw.device, tokens, plain)) continue;
         expect_equal(run(*tiled.device, x, tokens, config), run(*raw.device, x, tokens, plain), describe(config));
       }

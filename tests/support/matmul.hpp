@@ -10,15 +10,19 @@
 #include <gtest/gtest.h>
 #include <span>
 #include <string>
+#include <tuple>
 #include <unweight/blob.hpp>
 #include <unweight/cuda.hpp>
 #include <vector>
 
 namespace unweight::test {
 
+/// What the bits of Y depend on.
+inline auto kind_of(const MatmulConfig& c) { return std::tuple(c.strips, c.split, c.warpgroup); }
+
 inline std::string describe(const MatmulConfig& c) {
   return "strips " + std::to_string(c.strips) + ", stages " + std::to_string(c.stages) +
-         (c.dynamic ? ", dynamic" : "") + (c.dependent_launch ? ", dependent" : "");
+         (c.split ? ", split" : "") + (c.warpgroup ? ", warpgroup" : "") + (c.dependent_launch ? ", dependent" : "");
 }
 
 /// X [tokens, cols], N(0, 1), row t at values[t * stride]; NaN in the gaps between rows.

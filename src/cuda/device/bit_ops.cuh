@@ -11,8 +11,10 @@
 /// Before a loop over registers, whose indices must be constants. Compilers for the CPU do not know the order.
 #if defined(__CUDA_ARCH__)
 #define UNWEIGHT_UNROLL _Pragma("unroll")
+#define UNWEIGHT_NO_UNROLL _Pragma("unroll 1")  // the opposite: where copies of the body would only cost registers
 #else
 #define UNWEIGHT_UNROLL
+#define UNWEIGHT_NO_UNROLL
 #endif
 
 namespace unweight::device {

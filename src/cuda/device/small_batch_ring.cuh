@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the producer and the consumers of kernels/sm90_small_batch.cuh share: parameters, sizes, and the ring of slots
-// in shared memory.
+// What the producer and the consumers of kernels/sm90_small_batch.cuh share: parameters, sizes, and the layout of
+// shared memory.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <cuda/device/small_batch_schedule.cuh>
 #include <cuda/device/tile_decode.cuh>
 #include <format/layout.hpp>
 #include <vector_types.h>
@@ -17,7 +18,7 @@ inline constexpr std::uint32_t kSmallBatchConsumers = 16;  ///< warps that decod
 /// Compile-time part of a configuration.
 template <std::uint32_t Strips, std::uint32_t TokenTiles, bool Raw, bool Warpgroup = false>
 struct SmallBatchConfig {
-  static constexpr std::uint32_t kStrips = Strips;          ///< strips of 16 rows in an item: 1, 2 or 4
+  static constexpr std::uint32_t kStrips = Strips;          ///< strips of 16 rows in an item: 1, 2, 4 or 8
   static constexpr std::uint32_t kTokenTiles = TokenTiles;  ///< tiles of 8 tokens: 1, 2, 4 or 8
   static constexpr bool kRaw = Raw;                         ///< W is not compressed
   static constexpr bool kWarpgroup = Warpgroup;             ///< four warps multiply together
@@ -35,8 +36,9 @@ struct SmallBatchParams {
   const std::uint16_t* x;
   const std::uint16_t* bias;  ///< or null
   std::uint16_t* y;
-  std::uint32_t* next_ticket;  ///< null: block b takes items b, b + blocks, ...
-  std::uint64_t x_stride;      ///< in values
+  float* partial_sums;        ///< of split items: a block's Traits::kItemSums each
+  std::uint32_t* partial_flags;  ///< a block's each: its partial sums are there
+  std::uint64_t x_stride;        ///< in values
   std::uint64_t y_stride;
   std::uint32_t tokens;
   std::uint32_t rows;
@@ -44,8 +46,7 @@ struct SmallBatchParams {
   std::uint32_t first_tile;  ///< number of the matrix's first tile in the tables
   std::uint32_t strips;
   std::uint32_t tiles_per_strip;
-  std::uint32_t items;
-  std::uint32_t steps;   ///< stages of an item
+  SmallBatchDeal deal;
   std::uint32_t stages;  ///< slots of the ring
   std::uint32_t palette_count;
   std::uint8_t exception_base;
@@ -69,50 +70,33 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kWeightBytes = kConsumers * kTileStride;
   static constexpr std::uint32_t kXTileBytes = 2 * format::kTileCols * kTokens;
   static constexpr std::uint32_t kXBytes = kColTiles * kXTileBytes;
-  /// Room for the exceptions of a strip's tiles: 64 units a tile, five times what trained weights have. Longer lists
-  /// are read from global memory.
-  static constexpr std::uint32_t kExceptionBytes = Config::kRaw ? 0 : 2048 / Config::kStrips;
 
   static constexpr std::uint32_t kPartTiles = Config::kTokenTiles < 4 ? Config::kTokenTiles : 4;
   static constexpr std::uint32_t kParts = Config::kTokenTiles / kPartTiles;  ///< rounds in which sums are combined
   static constexpr std::uint32_t kPartSums = 4 * kPartTiles;                 ///< of a lane in a round
+  static constexpr std::uint32_t kItemPartSums = Config::kStrips * kPartSums * device::kLanes;
+  static constexpr std::uint32_t kItemSums = kItemPartSums * kParts;
 
-  static_assert(Config::kStrips == 1 || Config::kStrips == 2 || Config::kStrips == 4,
-                "a warp's lanes hold the starts of kColTiles + 1 tiles of every strip");
-  static_assert(!Config::kWarpgroup || (Config::kStrips == 4 && Config::kTokenTiles >= 4),
+  static_assert(kConsumers % Config::kStrips == 0);
+  static_assert(!Config::kWarpgroup || (Config::kStrips % 4 == 0 && Config::kTokenTiles >= 4),
                 "the warps of a warpgroup hold 16 rows each; instructions for 32 and 64 tokens are wrapped");
   static_assert(kXTileBytes % 1024 == 0 && kWeightBytes % 1024 == 0, "tensor copies swizzle 1 KiB at a time");
-};
-
-/// What the producer says about a slot.
-template <class Config>
-struct SmallBatchStage {
-  static constexpr std::uint32_t kNotInSlot = 0x80000000U;
-  static constexpr std::uint32_t kNoItem = 0xffffffffU;
-
-  /// Of each consumer's tile: where its units begin, and how many there are. They begin at a unit of the slot's
-  /// exceptions, or, with kNotInSlot in the count, of the whole stream.
-  uint2 lists[SmallBatchTraits<Config>::kConsumers];
-  std::uint8_t row_palettes[Config::kStrips * format::kTileRows];  ///< in an item's first stage
-  std::uint32_t item;
-  std::uint32_t padding[3];
 };
 
 /// Offsets in dynamic shared memory, from a base that is a multiple of 1024.
 template <class Config>
 struct SmallBatchMap {
   using Traits = SmallBatchTraits<Config>;
-  std::uint32_t x, weights, exponents, sums, exceptions, stages, palettes, full, empty, size;
+  std::uint32_t x, weights, exponents, sums, palettes, schedule, full, empty, size;
 
   UNWEIGHT_HOST_DEVICE explicit constexpr SmallBatchMap(std::uint32_t slots)
       : x(0),
         weights(x + slots * Traits::kXBytes),
         exponents(weights + slots * Traits::kWeightBytes),
         sums(exponents + (Config::kRaw ? 0 : Traits::kConsumers * format::kTileValues)),
-        exceptions(sums + Traits::kConsumerThreads * Traits::kPartSums * 4),
-        stages(exceptions + slots * Config::kStrips * Traits::kExceptionBytes),
-        palettes(stages + slots * static_cast<std::uint32_t>(sizeof(SmallBatchStage<Config>))),
-        full(palettes + (Config::kRaw ? 0 : format::kMaxPalettes * format::kPaletteSize)),
+        palettes(sums + Traits::kConsumerThreads * Traits::kPartSums * 4),
+        schedule(palettes + (Config::kRaw ? 0 : format::kMaxPalettes * format::kPaletteSize)),
+        full(schedule + format::align_up(static_cast<std::uint32_t>(sizeof(SmallBatchSchedule)), 16U)),
         empty(full + 8 * slots),
         size(empty + 8 * slots) {}
 };

@@ -18,22 +18,23 @@ struct TileFragments {
   std::uint32_t a[4][4];
 };
 
-/// A tile's exceptions: `count` units in shared or global memory.
+/// A tile's exceptions: units `begin` to `begin` + `count` - 1 of the blob's.
 struct ExceptionList {
-  const std::uint16_t* units;
+  std::uint32_t begin;
   std::uint32_t count;
-  std::uint8_t base;  ///< the blob's exception_base
+  std::uint32_t first;  ///< unit `begin` + lane, where the list has so many
 };
 
 /// Decodes tiles for one warp, all of whose lanes take part in every call.
 struct FragmentDecoder {
-  std::uint8_t* exponents;  ///< the warp's 1024 bytes of shared memory, aligned to 16
+  const std::uint16_t* units;  ///< the blob's exceptions, global memory
+  std::uint8_t* exponents;     ///< the warp's 1024 bytes of shared memory, aligned to 16
   std::uint32_t lane;
+  std::uint8_t exception_base;  ///< the blob's
 
   /// @param tile  1408 bytes of shared memory, aligned to 128
   __device__ TileFragments decode(const std::byte* tile, const LanePalettes& palettes,
                                   const ExceptionList& list) const {
-    const std::uint16_t first = lane < list.count ? list.units[lane] : std::uint16_t{0};
     const uint2 codes01 = reinterpret_cast<const uint2*>(tile + format::kCodes01Offset)[lane];
     const std::uint32_t codes2 = reinterpret_cast<const std::uint32_t*>(tile + format::kCodes2Offset)[lane];
     const uint4 sm0 = reinterpret_cast<const uint4*>(tile)[lane];
@@ -43,13 +44,13 @@ struct FragmentDecoder {
     UNWEIGHT_UNROLL
     for (std::uint32_t g = 0; g < kLaneGroups; ++g) rotated[g] = look_up_group(palettes, selectors, g);
     if (list.count == format::kEscapedTileUnits) {
-      load_plane(list.units, lane, rotated);
+      load_plane(units + list.begin, lane, rotated);
     } else if (list.count != 0) {
       auto* plane = reinterpret_cast<uint4*>(exponents);
       plane[lane] = make_uint4(rotated[0], rotated[1], rotated[2], rotated[3]);
       plane[kLanes + lane] = make_uint4(rotated[4], rotated[5], rotated[6], rotated[7]);
       __syncwarp();
-      patch(first, list);
+      patch(list);
       __syncwarp();
       const uint4 low = plane[lane], high = plane[kLanes + lane];
       rotated[0] = low.x, rotated[1] = low.y, rotated[2] = low.z, rotated[3] = low.w;
@@ -68,15 +69,30 @@ struct FragmentDecoder {
   }
 
  private:
-  /// Puts in the exceptions of a list, 32 units at a time; `unit` is the lane's of the first 32.
-  __device__ void patch(std::uint16_t unit, const ExceptionList& list) const {
-    for (std::uint32_t left = list.count;;) {
-      const ListStep step = read_list_step(unit, left, lane, list.base);
-      if (step.has_entry) exponents[format::entry_position(unit)] = format::rotate_exponent(step.exponent);
-      if (left <= step.units_read) return;
-      left -= step.units_read;
-      if (lane < left) unit = list.units[list.count - left + lane];
+  __device__ void patch(const ExceptionList& list) const {
+    const bool has_unit = lane < list.count;
+    const auto unit = static_cast<std::uint16_t>(list.first);
+    const std::uint32_t extended = __ballot_sync(kAllLanes, has_unit && format::entry_is_extended(unit));
+    if (list.count <= kUnitsPerStep && extended == 0) {
+      if (has_unit) put(unit, format::entry_exponent(unit, exception_base));
+    } else {
+      patch_in_steps(list);
     }
+  }
+
+  /// Puts in a list that is long or has extended entries, 32 units at a time.
+  __device__ void patch_in_steps(const ExceptionList& list) const {
+    for (std::uint32_t at = 0; at < list.count;) {
+      const std::uint32_t left = list.count - at;
+      const std::uint16_t unit = lane < left ? units[list.begin + at + lane] : std::uint16_t{0};
+      const ListStep step = read_list_step(unit, left, lane, exception_base);
+      if (step.has_entry) put(unit, step.exponent);
+      at += step.units_read;
+    }
+  }
+
+  __device__ void put(std::uint16_t unit, std::uint8_t exponent) const {
+    exponents[format::entry_position(unit)] = format::rotate_exponent(exponent);
   }
 };
 

@@ -9,6 +9,7 @@ namespace unweight::sm90 {
 template <class Config>
 SmallBatchInstance small_batch_instance() {
   return {Config::kStrips,
+          SmallBatchTraits<Config>::kColTiles,
           Config::kTokenTiles,
           Config::kRaw,
           Config::kWarpgroup,
@@ -21,14 +22,15 @@ template <std::uint32_t Strips, bool Raw>
 SmallBatchInstances small_batch_instances() {
   return {small_batch_instance<SmallBatchConfig<Strips, 1, Raw>>(),
           small_batch_instance<SmallBatchConfig<Strips, 2, Raw>>(),
-          small_batch_instance<SmallBatchConfig<Strips, 4, Raw>>(),
-          small_batch_instance<SmallBatchConfig<Strips, 8, Raw>>()};
+          small_batch_instance<SmallBatchConfig<Strips, 4, Raw>>()};
 }
 
 template <bool Raw>
 SmallBatchInstances small_batch_warpgroup_instances() {
   return {small_batch_instance<SmallBatchConfig<4, 4, Raw, true>>(),
-          small_batch_instance<SmallBatchConfig<4, 8, Raw, true>>()};
+          small_batch_instance<SmallBatchConfig<4, 8, Raw, true>>(),
+          small_batch_instance<SmallBatchConfig<8, 4, Raw, true>>(),
+          small_batch_instance<SmallBatchConfig<8, 8, Raw, true>>()};
 }
 
 }  // namespace unweight::sm90

@@ -13,7 +13,7 @@ namespace unweight::sm90 {
 struct SmallBatchInstance {
   using Kernel = void (*)(SmallBatchParams, CUtensorMap x_map, CUtensorMap raw_map);
 
-  std::uint32_t strips, token_tiles;
+  std::uint32_t strips, col_tiles, token_tiles;
   bool raw, warpgroup;
   std::uint32_t threads;
   Kernel kernel;

@@ -11,17 +11,21 @@
 //   work   about 7 instructions a weight for up to 8 tokens; at the floor a multiprocessor issues 13.8.
 //
 // An *item* is kStrips strips of 16 output features over all of K; one block computes it alone, so no sums cross
-// blocks. Blocks take items in order (or by ticket): the chip reads one region of the blob at a time. A *stage* is what
-// a block reads at once, 16 tiles: kStrips strips x kColTiles = 16 / kStrips tiles along K.
+// blocks. Block b takes items b, b + blocks, ...: the chip reads one region of the blob at a time. A *stage* is what a
+// block reads at once, 16 tiles: kStrips strips x kColTiles = 16 / kStrips tiles along K.
 //
-//   producer warp                                      16 consumer warps, one tile of the stage each
-//   waits for a free slot of the ring                  waits for the slot
-//   X and tiles: bulk copies       ---- slot ---->     codes -> exponents by PRMT -> own 1 KiB of shared memory
-//   exceptions: 16-byte copies                         patches exceptions there, one byte each; reads exponents back
-//   where each tile's exceptions lie                   joins sign+mantissa: A operand in registers
-//                                                      B operand by ldmatrix, mma.sync, frees the slot; or four
-//                                                      warps and wgmma, which reads X from the slot itself
-//   at an item's end                                   partial sums to shared memory, added in the order of K, stored
+//   producer, one thread                           16 consumer warps, one tile of the stage each
+//   waits for a free slot of the ring              waits for the slot; asks for the next tile's exceptions
+//   X: one tensor copy             -- slot -->     codes -> exponents by PRMT -> own 1 KiB of shared memory
+//   tiles: one bulk copy a strip                   patches exceptions there, one byte each; reads exponents back
+//                                                  joins sign+mantissa: A operand in registers
+//                                                  B operand by ldmatrix, mma.sync, frees the slot; or four
+//                                                  warps and wgmma, which reads X from the slot itself
+//   at an item's end                               partial sums to shared memory, added in the order of K, stored
+//
+// The producer's instructions are few because it is one warp's worth of latency: with the exceptions in its hands it
+// was the slowest part of the kernel. A consumer knows where its tiles' lists lie for 32 steps ahead, and has the units
+// of the next tile on their way while it decodes this one.
 //
 // Sums: a warp adds its tiles in the order of K; then the kColTiles warps of a strip are added in order. So the bits of
 // Y depend on kStrips and kWarpgroup and nothing else: not on tokens, stages, blocks, or scheduling.
@@ -40,46 +44,18 @@
 #include <cuda/ptx/barrier.cuh>
 #include <cuda/ptx/copy.cuh>
 #include <cuda/ptx/grid.cuh>
+#include <cuda/ptx/memory.cuh>
 #include <cuda/ptx/mma.cuh>
+#include <cuda/ptx/registers.cuh>
 #include <cuda/ptx/wgmma.cuh>
 #include <format/layout.hpp>
 
 namespace unweight::sm90 {
 
-/// The sequence of (item, step) that a block goes through. One warp.
-struct SmallBatchCursor {
-  const SmallBatchParams& params;
-  std::uint32_t lane;
-  std::uint32_t item = blockIdx.x;
-  std::uint32_t step = 0;
-  std::uint32_t ticket = 0;  ///< lane 0's; asked for early, needed when the item ends
-  bool asked = false;
-
-  [[nodiscard]] __device__ bool done() const { return item >= params.items; }
-
-  /// Asks for the next item. A block asks once for each of its items, and its last ask tells it that none is left: so
-  /// `items` asks in all, after which the counter is back at 0 for the next launch.
-  __device__ void ask() {
-    if (params.next_ticket == nullptr || asked || done()) return;
-    if (lane == 0) ticket = atomicInc(params.next_ticket, params.items - 1);
-    asked = true;
-  }
-
-  __device__ void advance() {
-    if (done() || ++step < params.steps) return;
-    step = 0;
-    ask();
-    item = params.next_ticket == nullptr ? item + gridDim.x : gridDim.x + __shfl_sync(device::kAllLanes, ticket, 0);
-    asked = false;
-  }
-};
-
-/// Fills the ring. One warp.
+/// Fills the ring. One warp, of which one lane does nearly everything.
 template <class Config>
 struct SmallBatchProducer {
   using Traits = SmallBatchTraits<Config>;
-  using Stage = SmallBatchStage<Config>;
-  static constexpr std::uint32_t kStartsPerStrip = Traits::kColTiles + 1;
 
   const SmallBatchParams& params;
   const CUtensorMap& x_map;
@@ -88,46 +64,59 @@ struct SmallBatchProducer {
   std::byte* shared;
   std::uint32_t base;  ///< shared-memory address of `shared`
   std::uint32_t lane;
-  std::uint64_t policy;
 
-  /// The lane's strip of an item and tile of that strip's part of a stage; kColTiles is the tile after the last.
-  [[nodiscard]] __device__ std::uint32_t strip_in_item() const { return lane / kStartsPerStrip; }
-  [[nodiscard]] __device__ std::uint32_t tile_in_stage() const { return lane % kStartsPerStrip; }
-
-  struct Work {
-    std::uint32_t item, step;
-    std::uint32_t start;  ///< unit at which the exceptions of the lane's tile begin
-  };
-
-  __device__ Work look_ahead(SmallBatchCursor& cursor) const {
-    Work work{cursor.done() ? Stage::kNoItem : cursor.item, cursor.step, 0};
-    const std::uint32_t strip = work.item * Config::kStrips + strip_in_item();
-    if (!Config::kRaw && work.item != Stage::kNoItem && strip_in_item() < Config::kStrips && strip < params.strips) {
-      const std::uint32_t column = min(work.step * Traits::kColTiles + tile_in_stage(), params.tiles_per_strip);
-      const std::uint32_t tile = params.first_tile + strip * params.tiles_per_strip + column;
-      work.start = params.segment_starts[tile / format::kTilesPerSegment] + params.tile_starts[tile];
-    }
-    cursor.advance();
-    return work;
-  }
+  [[nodiscard]] __device__ std::uint32_t full(std::uint32_t slot) const { return base + map.full + 8 * slot; }
 
   /// Tiles along K in a stage: fewer in an item's last one.
   [[nodiscard]] __device__ std::uint32_t columns(std::uint32_t step) const {
     return min(Traits::kColTiles, params.tiles_per_strip - step * Traits::kColTiles);
   }
+  /// Strips of an item: fewer in the last one.
+  [[nodiscard]] __device__ std::uint32_t strips(std::uint32_t item) const {
+    return min(Config::kStrips, params.strips - item * Config::kStrips);
+  }
 
-  __device__ void copy_x(const Work& work, std::uint32_t slot) const {
-    const std::uint32_t to = base + map.x + slot * Traits::kXBytes, barrier = base + map.full + 8 * slot;
-    const std::uint32_t tiles = columns(work.step), first = work.step * Traits::kColTiles;
-    if (params.x_by_tensor_copy) {
-      if (lane == 0) ptx::barrier_expect(barrier, tiles * Traits::kXTileBytes);
-      __syncwarp();
-      if (lane < tiles) {
-        ptx::tensor_copy(to + lane * Traits::kXTileBytes, &x_map,
-                         static_cast<std::int32_t>((first + lane) * format::kTileCols), 0, barrier);
-      }
-      return;
+  /// The producer's arrival: the slot is full when these bytes have come.
+  __device__ void expect(std::uint32_t item, std::uint32_t step, std::uint32_t slot) const {
+    std::uint32_t bytes = params.x_by_tensor_copy ? Traits::kXBytes : 0;
+    if constexpr (Config::kRaw) {
+      if (params.raw_by_tensor_copy) bytes += Traits::kWeightBytes;
+    } else {
+      bytes += strips(item) * columns(step) * format::kTileBytes;
     }
+    ptx::barrier_arrive_expect(full(slot), bytes);
+  }
+
+  __device__ void copy_x(std::uint32_t step, std::uint32_t slot) const {
+    if (!params.x_by_tensor_copy) return;
+    ptx::tensor_copy(base + map.x + slot * Traits::kXBytes, &x_map, 0, step * Traits::kColTiles, full(slot));
+  }
+
+  __device__ void copy_weights(std::uint32_t item, std::uint32_t step, std::uint32_t slot) const {
+    const std::uint32_t to = base + map.weights + slot * Traits::kWeightBytes;
+    if constexpr (Config::kRaw) {
+      if (params.raw_by_tensor_copy) {
+        ptx::tensor_copy(to, &raw_map, item * Traits::kItemRows, step * Traits::kColTiles, full(slot));
+      }
+    } else {
+      const std::uint32_t count = strips(item), bytes = columns(step) * format::kTileBytes;
+      const std::byte* from = params.tiles + (std::uint64_t{item * Config::kStrips} * params.tiles_per_strip +
+                                              step * Traits::kColTiles) *
+                                                 format::kTileBytes;
+      const std::uint64_t policy = ptx::evict_first_policy();
+      UNWEIGHT_UNROLL
+      for (std::uint32_t strip = 0; strip < Config::kStrips; ++strip) {
+        if (strip >= count) break;
+        ptx::bulk_copy(to + strip * Traits::kColTiles * format::kTileBytes, from, bytes, full(slot), policy);
+        from += std::uint64_t{params.tiles_per_strip} * format::kTileBytes;
+      }
+    }
+  }
+
+  /// X by ordinary loads, where a tensor copy cannot address it. By the whole warp.
+  __device__ void store_x(std::uint32_t step, std::uint32_t slot) const {
+    const std::uint32_t tiles = columns(step), first = step * Traits::kColTiles;
+    UNWEIGHT_NO_UNROLL
     for (std::uint32_t i = lane; i < tiles * format::kTileCols * Traits::kTokens; i += device::kLanes) {
       const std::uint32_t k = i % format::kTileCols, token = i / format::kTileCols % Traits::kTokens;
       const std::uint32_t tile = i / (format::kTileCols * Traits::kTokens);
@@ -139,106 +128,50 @@ struct SmallBatchProducer {
       *reinterpret_cast<std::uint16_t*>(shared + map.x + at) = value;
     }
     if constexpr (Config::kWarpgroup) ptx::fence_async_proxy();
-  }
-
-  __device__ void copy_weights(const Work& work, std::uint32_t slot) const {
-    const std::uint32_t to = base + map.weights + slot * Traits::kWeightBytes, barrier = base + map.full + 8 * slot;
-    const std::uint32_t tiles = columns(work.step), first_strip = work.item * Config::kStrips;
-    const std::uint32_t strips = min(Config::kStrips, params.strips - first_strip);
-    if constexpr (Config::kRaw) {
-      if (!params.raw_by_tensor_copy) return;
-      if (lane == 0) ptx::barrier_expect(barrier, strips * tiles * Traits::kRawTileBytes);
-      __syncwarp();
-      const std::uint32_t strip = lane / Traits::kColTiles, column = lane % Traits::kColTiles;
-      if (strip < strips && column < tiles) {
-        ptx::tensor_copy(to + lane * Traits::kRawTileBytes, &raw_map,
-                         static_cast<std::int32_t>((work.step * Traits::kColTiles + column) * format::kTileCols),
-                         static_cast<std::int32_t>((first_strip + strip) * format::kTileRows), barrier);
-      }
-    } else {
-      if (lane == 0) ptx::barrier_expect(barrier, strips * tiles * format::kTileBytes);
-      __syncwarp();
-      if (lane < strips) {
-        const std::uint64_t tile =
-            std::uint64_t{first_strip + lane} * params.tiles_per_strip + work.step * Traits::kColTiles;
-        ptx::bulk_copy(to + lane * Traits::kColTiles * format::kTileBytes, params.tiles + tile * format::kTileBytes,
-                       tiles * format::kTileBytes, barrier, policy);
-      }
-    }
-  }
-
-  /// Exceptions, row palettes and the slot's description; then the producer's arrivals.
-  __device__ void finish(const Work& work, std::uint32_t slot) const {
-    Stage& stage = *reinterpret_cast<Stage*>(shared + map.stages + slot * sizeof(Stage));
-    const std::uint32_t barrier = base + map.full + 8 * slot;
-    if constexpr (!Config::kRaw) {
-      if (work.item != Stage::kNoItem) {
-        const std::uint32_t strip = strip_in_item(), column = tile_in_stage();
-        const std::uint32_t begin =
-            __shfl_sync(device::kAllLanes, work.start, min(strip, Config::kStrips - 1) * kStartsPerStrip);
-        const std::uint32_t end = __shfl_sync(device::kAllLanes, work.start,
-                                              min(strip, Config::kStrips - 1) * kStartsPerStrip + Traits::kColTiles);
-        const std::uint32_t units = __shfl_down_sync(device::kAllLanes, work.start, 1) - work.start;
-        constexpr std::uint32_t kVectorUnits = 8;  // 16 bytes
-        const std::uint32_t aligned = begin / kVectorUnits * kVectorUnits;
-        const bool fits = 2 * (end - aligned) <= Traits::kExceptionBytes;
-        if (strip < Config::kStrips && column < Traits::kColTiles) {
-          stage.lists[strip * Traits::kColTiles + column] =
-              fits ? make_uint2(strip * Traits::kExceptionBytes / 2 + work.start - aligned, units)
-                   : make_uint2(work.start, units | Stage::kNotInSlot);
-          // kColTiles lanes of a strip copy its vectors.
-          const std::uint32_t vectors = fits ? (end - aligned + kVectorUnits - 1) / kVectorUnits : 0;
-          const std::uint32_t to = base + map.exceptions + (slot * Config::kStrips + strip) * Traits::kExceptionBytes;
-          for (std::uint32_t v = column; v < vectors; v += Traits::kColTiles) {
-            ptx::copy_async16(to + 16 * v, params.exceptions + aligned + std::uint64_t{kVectorUnits} * v);
-          }
-        }
-        const std::uint32_t first_strip = work.item * Config::kStrips;
-        if (work.step == 0 && lane < min(Config::kStrips, params.strips - first_strip)) {
-          ptx::copy_async16(ptx::shared_address(stage.row_palettes) + lane * format::kTileRows,
-                            params.row_palettes + std::uint64_t{first_strip + lane} * format::kTileRows);
-        }
-      }
-    }
-    if (lane == 0) stage.item = work.item;
-    ptx::barrier_arrive_after_async(barrier);
     __syncwarp();
-    if (lane == 0) ptx::barrier_arrive(barrier);  // releases what the warp has stored
   }
 
   __device__ void run() const {
-    SmallBatchCursor cursor{params, lane};
-    // What may come before the block's threads have met, and, of a dependent launch, before the kernel in front of it
-    // has ended: weights. Not all slots otherwise: copies run in order, and X must not wait behind many tiles.
-    const std::uint32_t early = min(params.dependent ? params.stages : 2, params.steps);
+    if (params.x_by_tensor_copy && lane != 0) return;
+    // Of a dependent launch, before the kernel in front of it has ended: weights. Otherwise X goes first, since copies
+    // run in order and X must not wait behind many tiles.
+    const SmallBatchSchedule schedule(params.deal, blockIdx.x);
+    std::uint32_t n = 0;
+    SmallBatchSegment now = schedule.segment(0);
+    const std::uint32_t own_stages = now.end - now.begin - (now.first_helper < blockIdx.x ? 1 : 0);
+    const std::uint32_t early = params.dependent && params.x_by_tensor_copy ? min(params.stages, own_stages) : 0;
     for (std::uint32_t slot = 0; slot < early; ++slot) {
-      const Work work{blockIdx.x, slot, 0};
-      if (!params.dependent) copy_x(work, slot);
-      copy_weights(work, slot);
+      expect(now.item, now.begin + slot, slot);
+      copy_weights(now.item, now.begin + slot, slot);
     }
-    // The exceptions' places, three stages ahead; an item of more than three stages needs no ticket for that.
-    if (params.steps <= 3) ptx::wait_for_previous_grids();
-    Work now = look_ahead(cursor), next = look_ahead(cursor), after = look_ahead(cursor);
-    __syncthreads();
     ptx::wait_for_previous_grids();
-    std::uint32_t slot = 0, parity = 1;
-    for (std::uint32_t count = 0;; ++count) {
-      if (count >= params.stages) ptx::barrier_wait(base + map.empty + 8 * slot, parity);
-      if (now.item == Stage::kNoItem) break;
-      if (count >= early || params.dependent) copy_x(now, slot);
-      if (count >= early) copy_weights(now, slot);
-      finish(now, slot);
-      cursor.ask();
-      now = next;
-      next = after;
-      after = look_ahead(cursor);
-      if (++slot == params.stages) {
-        slot = 0;
-        parity ^= 1;
+    for (std::uint32_t slot = 0; slot < early; ++slot) copy_x(now.begin + slot, slot);
+    std::uint32_t slot = 0, parity = 1, count = 0;
+    for (; now.exists(); now = schedule.segment(++n)) {
+      for (std::uint32_t step = now.begin; step < now.end; ++step, ++count) {
+        if (count >= params.stages) ptx::barrier_wait(base + map.empty + 8 * slot, parity);
+        if (!params.x_by_tensor_copy) store_x(step, slot);
+        if (lane == 0 && count >= early) {
+          // With the last stage of an item the consumers know that others' partial sums are there.
+          if (step + 1 == now.end) await_helpers(now);
+          expect(now.item, step, slot);
+          copy_x(step, slot);
+          copy_weights(now.item, step, slot);
+        }
+        if (++slot == params.stages) {
+          slot = 0;
+          parity ^= 1;
+        }
       }
     }
-    finish(now, slot);
-    ptx::wait_for_async_copies();
+  }
+
+  /// Waits for the partial sums of the blocks before this one. Theirs are the flags that this block alone clears.
+  __device__ void await_helpers(const SmallBatchSegment& segment) const {
+    for (std::uint32_t helper = segment.first_helper; helper < blockIdx.x; ++helper) {
+      ptx::wait_for_flag(params.partial_flags + helper);
+      params.partial_flags[helper] = 0;
+    }
   }
 };
 
@@ -246,7 +179,7 @@ struct SmallBatchProducer {
 template <class Config>
 struct SmallBatchConsumer {
   using Traits = SmallBatchTraits<Config>;
-  using Stage = SmallBatchStage<Config>;
+  using Fragments = device::TileFragments;
 
   const SmallBatchParams& params;
   const SmallBatchMap<Config>& map;
@@ -255,21 +188,100 @@ struct SmallBatchConsumer {
   std::uint32_t warp;
   std::uint32_t lane;
 
-  using Fragments = device::TileFragments;
+  /// Where a warp's things lie in shared memory; for the compiler to keep, not to derive anew for each tile.
+  struct Places {
+    std::uint32_t strip;      ///< of an item
+    std::uint32_t column;     ///< tile along K of a stage
+    std::uint32_t tile;       ///< of slot 0
+    std::uint32_t x;          ///< the lane's row for ldmatrix, or the tile for wgmma; of slot 0
+    std::uint32_t exponents;  ///< the warp's own
+    std::uint32_t full;       ///< of slot 0
+  };
+  Places places;
 
-  [[nodiscard]] __device__ std::uint32_t strip_in_item() const {
-    return Config::kWarpgroup ? warp % Config::kStrips : warp / Traits::kColTiles;
-  }
-  [[nodiscard]] __device__ std::uint32_t column() const {
-    return Config::kWarpgroup ? warp / Config::kStrips : warp % Traits::kColTiles;
-  }
-  [[nodiscard]] __device__ std::uint32_t tile_in_stage() const {
-    return strip_in_item() * Traits::kColTiles + column();
+  __device__ void find_places() {
+    places.strip = Config::kWarpgroup ? warp % Config::kStrips : warp / Traits::kColTiles;
+    places.column = Config::kWarpgroup ? warp / Config::kStrips : warp % Traits::kColTiles;
+    const std::uint32_t tile = Config::kRaw ? places.column * Config::kStrips + places.strip
+                                            : places.strip * Traits::kColTiles + places.column;
+    places.tile = map.weights + tile * Traits::kTileStride;
+    places.x = base + map.x + places.column * Traits::kXTileBytes +
+               (Config::kWarpgroup ? 0 : (lane & 7) * 128 + ((lane >> 3 ^ (lane & 7)) * 16));
+    places.exponents = map.exponents + warp * format::kTileValues;
+    places.full = base + map.full;
+    for (std::uint32_t* place : {&lane, &places.strip, &places.column, &places.tile, &places.x, &places.exponents,
+                                 &places.full}) {
+      ptx::keep(*place);
+    }
   }
 
-  [[nodiscard]] __device__ std::uint8_t* exponents() const {
-    return reinterpret_cast<std::uint8_t*>(shared + map.exponents) + warp * format::kTileValues;
+  // ---- exceptions ---------------------------------------------------------------------------------------------------
+
+  /// Where the lists of this warp's tiles lie, kLanes steps of an item, a step a lane.
+  struct Window {
+    std::uint32_t begin, end;
+  };
+
+  /// A window on its way from memory: sums would wait for it, and so would narrower members.
+  struct PendingWindow {
+    std::uint32_t begin_segment = 0, end_segment = 0, begin = 0, end = 0;
+
+    __device__ Window arrived() const { return {begin_segment + begin, end_segment + end}; }
+  };
+
+  __device__ PendingWindow load_window(const SmallBatchSegment& segment) const {
+    PendingWindow window;
+    const std::uint32_t strip = segment.item * Config::kStrips + places.strip;
+    const std::uint32_t column_tile = (segment.begin + lane) * Traits::kColTiles + places.column;
+    if (!Config::kRaw && segment.exists() && strip < params.strips && column_tile < params.tiles_per_strip) {
+      const std::uint32_t tile = params.first_tile + strip * params.tiles_per_strip + column_tile;
+      window.begin_segment = params.segment_starts[tile / format::kTilesPerSegment];
+      window.end_segment = params.segment_starts[(tile + 1) / format::kTilesPerSegment];
+      window.begin = params.tile_starts[tile];
+      window.end = params.tile_starts[tile + 1];
+    }
+    return window;
   }
+
+  /// The list of a tile of the window, with the lane's unit on its way.
+  __device__ device::ExceptionList load_list(const Window& window, std::uint32_t from) const {
+    device::ExceptionList list{};
+    if constexpr (!Config::kRaw) {
+      list.begin = __shfl_sync(device::kAllLanes, window.begin, from);
+      list.count = __shfl_sync(device::kAllLanes, window.end, from) - list.begin;
+      if (lane < list.count) list.first = params.exceptions[list.begin + lane];
+    }
+    return list;
+  }
+
+  /// The palette numbers of the lane's two rows.
+  struct RowPalettes {
+    std::uint32_t row[2] = {};
+  };
+
+  __device__ RowPalettes load_row_palettes(const SmallBatchSegment& segment) const {
+    RowPalettes numbers;
+    const std::uint32_t strip = segment.item * Config::kStrips + places.strip;
+    if (!Config::kRaw && segment.exists() && strip < params.strips) {
+      UNWEIGHT_UNROLL
+      for (std::uint32_t i = 0; i < 2; ++i) {
+        numbers.row[i] = params.row_palettes[strip * format::kTileRows + device::group_row(lane, i)];
+      }
+    }
+    return numbers;
+  }
+
+  [[nodiscard]] __device__ device::LanePalettes look_up(const RowPalettes& numbers) const {
+    device::LanePalettes palettes{};
+    if constexpr (!Config::kRaw) {
+      const auto* all = reinterpret_cast<const uint2*>(shared + map.palettes);
+      UNWEIGHT_UNROLL
+      for (std::uint32_t i = 0; i < 2; ++i) palettes.row[i] = {all[numbers.row[i]].x, all[numbers.row[i]].y};
+    }
+    return palettes;
+  }
+
+  // ---- tiles --------------------------------------------------------------------------------------------------------
 
   /// A tile of raw values that a tensor copy has brought.
   __device__ Fragments load_raw(std::uint32_t tile) const {
@@ -301,37 +313,33 @@ struct SmallBatchConsumer {
   }
 
   /// The tile of a slot, from whatever form it has.
-  __device__ Fragments load(std::uint32_t slot, const Stage& stage, const device::LanePalettes& palettes,
+  __device__ Fragments load(std::uint32_t slot, const device::LanePalettes& palettes, const device::ExceptionList& list,
                             std::uint32_t strip, std::uint32_t column_tile) const {
-    const std::uint32_t tile = map.weights + slot * Traits::kWeightBytes + tile_in_stage() * Traits::kTileStride;
+    const std::uint32_t tile = places.tile + slot * Traits::kWeightBytes;
     if constexpr (Config::kRaw) {
       return params.raw_by_tensor_copy ? load_raw(base + tile) : fetch_raw(strip, column_tile);
     } else {
-      const uint2 list = stage.lists[tile_in_stage()];
-      const std::byte* in_slot = shared + map.exceptions + slot * Config::kStrips * Traits::kExceptionBytes;
-      const auto* units =
-          (list.y & Stage::kNotInSlot) != 0 ? params.exceptions : reinterpret_cast<const std::uint16_t*>(in_slot);
-      const device::FragmentDecoder decoder{exponents(), lane};
-      return decoder.decode(shared + tile, palettes,
-                            {units + list.x, list.y & ~Stage::kNotInSlot, params.exception_base});
+      auto* exponents = reinterpret_cast<std::uint8_t*>(shared + places.exponents);
+      const device::FragmentDecoder decoder{params.exceptions, exponents, lane, params.exception_base};
+      return decoder.decode(shared + tile, palettes, list);
     }
   }
 
-  /// With X at shared-memory address `x`.
-  __device__ void multiply(const Fragments& fragments, std::uint32_t x, float (&sums)[Config::kTokenTiles][4]) const {
+  __device__ void multiply(const Fragments& fragments, std::uint32_t slot, float (&sums)[Config::kTokenTiles][4]) const {
+    const std::uint32_t x = places.x + slot * Traits::kXBytes;
     if constexpr (Config::kWarpgroup) {
       ptx::wgmma_fence(sums);
+      const std::uint64_t b = ptx::wgmma_operand(x);
       UNWEIGHT_UNROLL
-      for (std::uint32_t s = 0; s < 4; ++s) ptx::wgmma(sums, fragments.a[s], ptx::wgmma_operand(x + 32 * s));
+      for (std::uint32_t s = 0; s < 4; ++s) ptx::wgmma(sums, fragments.a[s], ptx::wgmma_operand_at(b, 16 * s));
       ptx::wgmma_finish(sums);
     } else {
       multiply_alone(fragments, x, sums);
     }
   }
 
-  __device__ void multiply_alone(const Fragments& fragments, std::uint32_t x,
+  __device__ void multiply_alone(const Fragments& fragments, std::uint32_t row,
                                  float (&sums)[Config::kTokenTiles][4]) const {
-    const std::uint32_t row = x + (lane & 7) * 128 + ((lane >> 3 ^ (lane & 7)) * 16);
     UNWEIGHT_UNROLL
     for (std::uint32_t t = 0; t < Config::kTokenTiles; ++t) {
       UNWEIGHT_UNROLL
@@ -346,33 +354,55 @@ struct SmallBatchConsumer {
     }
   }
 
-  /// Adds the sums of the strip's warps in their order and stores what lies inside Y.
-  __device__ void store(std::uint32_t item, float (&sums)[Config::kTokenTiles][4]) const {
+  /// Adds the sums of the strip's warps in their order. Stores what lies inside Y; or, of an item that another block
+  /// finishes, partial sums.
+  __device__ void store(const SmallBatchSegment& segment, float (&sums)[Config::kTokenTiles][4]) const {
     constexpr std::uint32_t kSums = Traits::kPartSums;
     auto* all = reinterpret_cast<float*>(shared + map.sums);
+    const bool finished = segment.end == params.deal.steps;
     UNWEIGHT_UNROLL
     for (std::uint32_t part = 0; part < Traits::kParts; ++part) {
       // All warps have read the sums before.
       ptx::named_barrier_sync(1, Traits::kConsumerThreads);
       UNWEIGHT_UNROLL
       for (std::uint32_t i = 0; i < kSums; ++i) {
-        all[(tile_in_stage() * kSums + i) * device::kLanes + lane] = sums[part * Traits::kPartTiles + i / 4][i % 4];
+        all[((places.strip * Traits::kColTiles + places.column) * kSums + i) * device::kLanes + lane] =
+            sums[part * Traits::kPartTiles + i / 4][i % 4];
       }
       ptx::named_barrier_sync(1, Traits::kConsumerThreads);
-      for (std::uint32_t v = threadIdx.x; v < Config::kStrips * kSums * device::kLanes; v += Traits::kConsumerThreads) {
+      UNWEIGHT_NO_UNROLL
+      for (std::uint32_t v = threadIdx.x; v < Traits::kItemPartSums; v += Traits::kConsumerThreads) {
         const std::uint32_t strip = v / (kSums * device::kLanes), rest = v % (kSums * device::kLanes);
         float sum = 0;
         UNWEIGHT_UNROLL
         for (std::uint32_t c = 0; c < Traits::kColTiles; ++c) {
           sum += all[(strip * Traits::kColTiles + c) * kSums * device::kLanes + rest];
         }
+        const auto partial = [&](std::uint32_t block) {
+          return params.partial_sums + std::uint64_t{block} * Traits::kItemSums + part * Traits::kItemPartSums + v;
+        };
+        if (!finished) {
+          *partial(blockIdx.x) = sum;
+          continue;
+        }
+        if (segment.first_helper < blockIdx.x) {
+          float before = ptx::load_from_l2(partial(segment.first_helper));
+          for (std::uint32_t helper = segment.first_helper + 1; helper < blockIdx.x; ++helper) {
+            before += ptx::load_from_l2(partial(helper));
+          }
+          sum = before + sum;
+        }
         const std::uint32_t i = rest / device::kLanes, l = rest % device::kLanes;
-        const std::uint32_t row = item * Traits::kItemRows + strip * format::kTileRows + l / 4 + 8 * (i / 2 & 1);
+        const std::uint32_t row = segment.item * Traits::kItemRows + strip * format::kTileRows + l / 4 + 8 * (i / 2 & 1);
         const std::uint32_t token = (part * Traits::kPartTiles + i / 4) * 8 + 2 * (l & 3) + (i & 1);
         if (row >= params.rows || token >= params.tokens) continue;
         if (params.bias != nullptr) sum += device::float_of_bf16(params.bias[row]);
         params.y[token * params.y_stride + row] = device::round_to_bf16(sum);
       }
+    }
+    if (!finished) {
+      ptx::named_barrier_sync(1, Traits::kConsumerThreads);
+      if (threadIdx.x == 0) ptx::set_flag(params.partial_flags + blockIdx.x);
     }
     UNWEIGHT_UNROLL
     for (std::uint32_t t = 0; t < Config::kTokenTiles; ++t) {
@@ -382,41 +412,62 @@ struct SmallBatchConsumer {
   }
 
   __device__ void run() const {
-    float sums[Config::kTokenTiles][4] = {};
-    device::LanePalettes palettes{};
-    std::uint32_t slot = 0, parity = 0, item = 0;
-    for (std::uint32_t step = 0;;) {
-      ptx::barrier_wait(base + map.full + 8 * slot, parity);
-      const Stage& stage = *reinterpret_cast<const Stage*>(shared + map.stages + slot * sizeof(Stage));
-      if (step == 0) {
-        item = stage.item;
-        if (item == Stage::kNoItem) return;
-        if constexpr (!Config::kRaw) {
-          const auto* all = reinterpret_cast<const uint2*>(shared + map.palettes);
-          const std::uint8_t* rows = stage.row_palettes + strip_in_item() * format::kTileRows;
-          const uint2 first = all[rows[device::group_row(lane, 0)]], second = all[rows[device::group_row(lane, 1)]];
-          palettes = {{{first.x, first.y}, {second.x, second.y}}};
-        }
+    auto* schedule = reinterpret_cast<SmallBatchSchedule*>(shared + map.schedule);  // registers are few
+    const SmallBatchSchedule own(params.deal, blockIdx.x);
+    if (threadIdx.x == 0) *schedule = own;
+    SmallBatchSegment now = own.segment(0);
+    // All of this is weights: before the end of the kernel in front, and all of it at once.
+    const PendingWindow first_window = load_window(now);
+    RowPalettes rows = load_row_palettes(now);
+    if constexpr (!Config::kRaw) {
+      for (std::uint32_t i = threadIdx.x; i < params.palette_count; i += Traits::kConsumerThreads) {
+        reinterpret_cast<uint2*>(shared + map.palettes)[i] = params.palettes[i];
       }
-      const std::uint32_t strip = item * Config::kStrips + strip_in_item();
-      const std::uint32_t column_tile = step * Traits::kColTiles + column();
+    }
+    ptx::named_barrier_sync(1, Traits::kConsumerThreads);
+    Window window = first_window.arrived();
+    device::ExceptionList list = load_list(window, 0);
+    ptx::wait_for_previous_grids();
+
+    float sums[Config::kTokenTiles][4] = {};
+    std::uint32_t slot = 0, parity = 0;
+    for (std::uint32_t n = 1; now.exists(); ++n) {
+      const device::LanePalettes palettes = look_up(rows);
+      const std::uint32_t strip = now.item * Config::kStrips + places.strip;
       // A warpgroup multiplies as one: a strip beyond the last has zeros.
       const bool strip_exists = strip < params.strips;
-      if ((strip_exists || Config::kWarpgroup) && column_tile < params.tiles_per_strip) {
-        Fragments fragments{};
-        if (strip_exists) fragments = load(slot, stage, palettes, strip, column_tile);
-        multiply(fragments, base + map.x + slot * Traits::kXBytes + column() * Traits::kXTileBytes, sums);
+      PendingWindow after;
+      std::uint32_t in_window = 0;
+      for (std::uint32_t step = now.begin; step < now.end; ++step) {
+        ptx::barrier_wait(places.full + 8 * slot, parity);
+        if (in_window == 0) {
+          const SmallBatchSegment next = schedule->segment(n);
+          if (step == now.begin) rows = load_row_palettes(next);
+          const std::uint32_t begin = step + device::kLanes;
+          after = load_window(begin < now.end ? SmallBatchSegment{now.item, begin, now.end, 0} : next);
+        }
+        if (++in_window == device::kLanes || step + 1 == now.end) {
+          in_window = 0;
+          __syncwarp();  // makes this a branch: as predicated instructions it would wait for `after` in every step
+          window = after.arrived();
+        }
+        const device::ExceptionList next_list = load_list(window, in_window);
+        const std::uint32_t column_tile = step * Traits::kColTiles + places.column;
+        if ((strip_exists || Config::kWarpgroup) && column_tile < params.tiles_per_strip) {
+          Fragments fragments{};
+          if (strip_exists) fragments = load(slot, palettes, list, strip, column_tile);
+          multiply(fragments, slot, sums);
+        }
+        __syncwarp();
+        if (lane == 0) ptx::barrier_arrive(places.full + 8 * (params.stages + slot));
+        list = next_list;
+        if (++slot == params.stages) {
+          slot = 0;
+          parity ^= 1;
+        }
       }
-      __syncwarp();
-      if (lane == 0) ptx::barrier_arrive(base + map.empty + 8 * slot);
-      if (++slot == params.stages) {
-        slot = 0;
-        parity ^= 1;
-      }
-      if (++step == params.steps) {
-        step = 0;
-        store(item, sums);
-      }
+      store(now, sums);
+      now = schedule->segment(n);
     }
   }
 };
@@ -431,26 +482,21 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   const std::uint32_t base = ptx::shared_address(shared);
   const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
   ptx::launch_dependents();
+  if (threadIdx.x == Traits::kConsumerThreads) {
+    if (params.x_by_tensor_copy) ptx::prefetch_tensor_map(&x_map);
+    for (std::uint32_t slot = 0; slot < params.stages; ++slot) {
+      ptx::barrier_init(base + map.full + 8 * slot, 1);
+      ptx::barrier_init(base + map.empty + 8 * slot, Traits::kConsumers);
+    }
+    ptx::fence_barrier_init();
+  }
+  __syncthreads();
   if (warp == Traits::kConsumers) {
-    if (lane == 0) {
-      if (params.x_by_tensor_copy) ptx::prefetch_tensor_map(&x_map);
-      for (std::uint32_t slot = 0; slot < params.stages; ++slot) {
-        ptx::barrier_init(base + map.full + 8 * slot, 1 + device::kLanes);
-        ptx::barrier_init(base + map.empty + 8 * slot, Traits::kConsumers);
-      }
-      ptx::fence_barrier_init();
-    }
-    __syncwarp();
-    SmallBatchProducer<Config>{params, x_map, raw_map, map, shared, base, lane, ptx::evict_first_policy()}.run();
+    SmallBatchProducer<Config>{params, x_map, raw_map, map, shared, base, lane}.run();
   } else {
-    if constexpr (!Config::kRaw) {
-      for (std::uint32_t i = threadIdx.x; i < params.palette_count; i += Traits::kConsumerThreads) {
-        reinterpret_cast<uint2*>(shared + map.palettes)[i] = params.palettes[i];
-      }
-    }
-    __syncthreads();  // with the producer's: barriers and palettes are there
-    ptx::wait_for_previous_grids();
-    SmallBatchConsumer<Config>{params, map, shared, base, warp, lane}.run();
+    SmallBatchConsumer<Config> consumer{params, map, shared, base, warp, lane, {}};
+    consumer.find_places();
+    consumer.run();
   }
 }
 

@@ -21,7 +21,8 @@ constexpr std::uint32_t kMinStages = 2, kMaxStages = 8;
 
 std::string text(std::uint64_t value) { return std::to_string(value); }
 
-constexpr std::uint32_t kStripChoices[] = {1, 2, 4};
+constexpr std::uint32_t kStripChoices[] = {1, 2, 4, 8};
+constexpr std::uint32_t kMaxItemRows = 8 * format::kTileRows;
 
 /// Every kernel, those of a kind together and narrower ones first. Made once: load_small_batch() asks first.
 const std::vector<sm90::SmallBatchInstance>& all_instances() {
@@ -76,21 +77,21 @@ Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& argume
   const PlacedBlob blob = placed(weight);
   const bool raw = weight.layout() == BlobLayout::kRaw;
   const sm90::SmallBatchInstance& kernel = *find_instance(config, raw, arguments.tokens);
-  const sm90::SmallBatchParams params = small_batch_params(blob, arguments, config);
+  const sm90::SmallBatchParams params = small_batch_params(blob, arguments, config, weight.multiprocessors());
   CUtensorMap x_map{}, raw_map{};
   if (params.x_by_tensor_copy) {
-    auto map = make_tensor_map(activations(blob, arguments), 8 * kernel.token_tiles);
+    auto map = make_tensor_map(activations(blob, arguments), 8 * kernel.token_tiles, kernel.col_tiles);
     if (!map) return tl::unexpected(map.error());
     x_map = *map;
   }
   if (params.raw_by_tensor_copy) {
-    auto map = make_tensor_map(raw_matrix(blob, arguments.matrix), format::kTileRows);
+    auto map = make_tensor_map(raw_matrix(blob, arguments.matrix), kernel.strips * format::kTileRows, kernel.col_tiles);
     if (!map) return tl::unexpected(map.error());
     raw_map = *map;
   }
 
   cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(std::min(params.items, weight.multiprocessors()));
+  launch.gridDim = dim3(params.deal.blocks);
   launch.blockDim = dim3(kernel.threads);
   launch.dynamicSmemBytes = kernel.shared_bytes(config.stages);
   launch.stream = stream;
@@ -112,7 +113,7 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
   if (tokens > kMaxMatmulTokens) return refuse("tokens=" + text(tokens) + " must be at most 64");
   if (std::find(launch::kStripChoices, std::end(launch::kStripChoices), config.strips) ==
       std::end(launch::kStripChoices)) {
-    return refuse("strips=" + text(config.strips) + " must be 1, 2 or 4");
+    return refuse("strips=" + text(config.strips) + " must be 1, 2, 4 or 8");
   }
   if (config.stages < launch::kMinStages || config.stages > launch::kMaxStages) {
     return refuse("stages=" + text(config.stages) + " must be 2 to 8");
@@ -120,7 +121,9 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
   const MatrixShape& shape = weight.shape();
   if (auto ok = launch::can_decode(shape); !ok) return ok;
   const auto* kernel = launch::find_instance(config, weight.layout() == BlobLayout::kRaw, tokens);
-  if (kernel == nullptr) return refuse("warpgroup needs strips=4, not " + text(config.strips));
+  if (kernel == nullptr && config.warpgroup) return refuse("warpgroup needs strips=4 or 8, not " + text(config.strips));
+  if (kernel == nullptr && config.strips == 8) return refuse("strips=8 needs warpgroup");
+  if (kernel == nullptr) return refuse("tokens=" + text(tokens) + " must be at most 32 without warpgroup");
   if (const std::uint32_t bytes = kernel->shared_bytes(config.stages); bytes > launch::kSharedBytes) {
     return refuse("strips=" + text(config.strips) + " and stages=" + text(config.stages) + " need " + text(bytes) +
                   " bytes of shared memory for " + text(tokens) + " tokens, which is more than " +
@@ -131,31 +134,32 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
   return fail(ErrorCode::kOutOfMemory, "out of memory");
 }
 
+std::size_t matmul_workspace_bytes(const DeviceBlob& weight) noexcept {
+  constexpr std::size_t kItemBytes = std::size_t{launch::kMaxItemRows} * kMaxMatmulTokens * sizeof(float);
+  return launch::small_batch_flag_bytes(weight.multiprocessors()) + weight.multiprocessors() * kItemBytes;
+}
+
 Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_t tokens) try {
   if (tokens > kMaxMatmulTokens) {
     return fail(ErrorCode::kInvalidArgument, "matmul: tokens=" + launch::text(tokens) + " must be at most 64");
   }
-  // The strips whose items keep the multiprocessors busiest; of those within 2%, the most, which read X least often.
-  // For more than 32 tokens X costs more than idle multiprocessors do, as long as most have work.
+  // The strips that give the busiest multiprocessor the fewest stages; of those within 3%, the most, which read X least
+  // often.
   const bool raw = weight.layout() == BlobLayout::kRaw;
-  const std::uint64_t blocks = std::max(1U, weight.multiprocessors());
-  const auto items = [&](std::uint32_t strips) {
-    return std::max<std::uint64_t>(1, launch::small_batch_items(weight.shape(), strips));
-  };
+  const std::uint32_t blocks = std::max(1U, weight.multiprocessors());
   MatmulConfig best;
-  if (tokens > 32 && 4 * items(4) >= 3 * blocks) {
-    best.strips = 4;
-    best.warpgroup = true;
-  } else {
-    double best_busy = 0;
-    for (const std::uint32_t strips : launch::kStripChoices) {
-      if (tokens > 32 && strips == 1) continue;  // X of a stage would leave room for one slot
-      const double busy =
-          static_cast<double>(items(strips)) / static_cast<double>(format::ceil_div(items(strips), blocks) * blocks);
-      if (busy + 0.02 < best_busy) continue;
-      best_busy = std::max(best_busy, busy);
-      best.strips = strips;
-    }
+  best.warpgroup = tokens > 32;
+  if (weight.shape().rows == 0) return best;
+  double fewest = 0;
+  for (const std::uint32_t strips : launch::kStripChoices) {
+    MatmulConfig config{.strips = strips, .warpgroup = best.warpgroup};
+    if (launch::find_instance(config, raw, tokens) == nullptr) continue;
+    const sm90::SmallBatchDeal deal = launch::small_batch_deal(weight.shape(), strips, true, blocks);
+    config.split = deal.splits();
+    const auto stages = static_cast<double>(deal.stages());
+    if (fewest != 0 && stages > 1.03 * fewest) continue;
+    fewest = fewest == 0 ? stages : std::min(fewest, stages);
+    best = config;
   }
   best.stages = launch::stages_that_fit(*launch::find_instance(best, raw, tokens), 4);
   return best;
@@ -190,8 +194,8 @@ Result<void> matmul(const DeviceBlob& weight, const MatmulArguments& arguments, 
     return refuse("x is null or not aligned to 2 bytes");
   }
   if (!launch::is_aligned(arguments.bias, 2)) return refuse("bias is not aligned to 2 bytes");
-  if (config.dynamic && (arguments.workspace == nullptr || !launch::is_aligned(arguments.workspace, 16))) {
-    return refuse("a dynamic configuration needs a workspace aligned to 16 bytes");
+  if (config.split && (arguments.workspace == nullptr || !launch::is_aligned(arguments.workspace, 256))) {
+    return refuse("split needs a workspace aligned to 256 bytes");
   }
   return launch::small_batch(weight, arguments, config, stream);
 } catch (const std::bad_alloc&) {

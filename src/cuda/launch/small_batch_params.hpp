@@ -13,8 +13,18 @@
 
 namespace unweight::launch {
 
-inline std::uint64_t small_batch_items(const MatrixShape& shape, std::uint32_t strips) {
-  return format::ceil_div(shape.rows, std::uint64_t{format::kTileRows} * strips);
+/// For a matrix that is not empty.
+inline sm90::SmallBatchDeal small_batch_deal(const MatrixShape& shape, std::uint32_t strips, bool split,
+                                             std::uint32_t multiprocessors) {
+  const std::uint32_t columns = sm90::kSmallBatchConsumers / strips;  // tiles along K in a stage
+  return {static_cast<std::uint32_t>(format::ceil_div(shape.rows, std::uint64_t{format::kTileRows} * strips)),
+          static_cast<std::uint32_t>(format::ceil_div(shape.cols, std::uint64_t{format::kTileCols} * columns)),
+          multiprocessors, split};
+}
+
+/// At the beginning of a workspace, a flag a block; after them partial sums.
+inline std::size_t small_batch_flag_bytes(std::uint32_t multiprocessors) {
+  return format::align_up(multiprocessors * sizeof(std::uint32_t), 256);
 }
 
 /// X as a matrix in memory.
@@ -31,7 +41,7 @@ inline MatrixInMemory raw_matrix(const PlacedBlob& weight, std::uint64_t matrix)
 
 /// For checked arguments and a configuration that can_implement() accepts.
 inline sm90::SmallBatchParams small_batch_params(const PlacedBlob& weight, const MatmulArguments& arguments,
-                                                 const MatmulConfig& config) {
+                                                 const MatmulConfig& config, std::uint32_t multiprocessors) {
   const MatrixShape& shape = weight.shape;
   const bool raw = weight.layout == BlobLayout::kRaw;
   const format::TiledGeometry g = weight.geometry();
@@ -52,7 +62,6 @@ inline sm90::SmallBatchParams small_batch_params(const PlacedBlob& weight, const
   params.x = arguments.x;
   params.bias = arguments.bias;
   params.y = arguments.y;
-  params.next_ticket = config.dynamic ? static_cast<std::uint32_t*>(arguments.workspace) : nullptr;
   params.x_stride = arguments.x_stride;
   params.y_stride = arguments.y_stride;
   params.tokens = arguments.tokens;
@@ -61,9 +70,12 @@ inline sm90::SmallBatchParams small_batch_params(const PlacedBlob& weight, const
   params.first_tile = static_cast<std::uint32_t>(first_tile);
   params.strips = static_cast<std::uint32_t>(g.strips);
   params.tiles_per_strip = static_cast<std::uint32_t>(g.tiles_per_strip);
-  params.items = static_cast<std::uint32_t>(small_batch_items(shape, config.strips));
-  params.steps =
-      static_cast<std::uint32_t>(format::ceil_div(g.tiles_per_strip, sm90::kSmallBatchConsumers / config.strips));
+  params.deal = small_batch_deal(shape, config.strips, config.split, multiprocessors);
+  if (params.deal.splits()) {
+    auto* workspace = static_cast<std::byte*>(arguments.workspace);
+    params.partial_flags = reinterpret_cast<std::uint32_t*>(workspace);
+    params.partial_sums = reinterpret_cast<float*>(workspace + small_batch_flag_bytes(multiprocessors));
+  }
   params.stages = config.stages;
   params.palette_count = weight.palette_count;
   params.exception_base = weight.exception_base;

@@ -25,16 +25,17 @@ Result<Encode> find_encode() {
 
 }  // namespace
 
-Result<CUtensorMap> make_tensor_map(const MatrixInMemory& matrix, std::uint32_t box_rows) {
+Result<CUtensorMap> make_tensor_map(const MatrixInMemory& matrix, std::uint32_t box_rows, std::uint32_t box_tiles) {
   static const Result<Encode> encode = find_encode();
   if (!encode) return tl::unexpected(encode.error());
-  const cuuint64_t extents[2] = {matrix.cols, matrix.rows};
-  const cuuint64_t strides_bytes[1] = {matrix.stride * sizeof *matrix.values};
-  const cuuint32_t box[2] = {format::kTileCols, box_rows};
-  const cuuint32_t element_strides[2] = {1, 1};
+  constexpr std::uint64_t kValueBytes = sizeof *matrix.values;
+  const cuuint64_t extents[3] = {format::kTileCols, matrix.rows, matrix.cols / format::kTileCols};
+  const cuuint64_t strides_bytes[2] = {matrix.stride * kValueBytes, format::kTileCols * kValueBytes};
+  const cuuint32_t box[3] = {format::kTileCols, box_rows, box_tiles};
+  const cuuint32_t element_strides[3] = {1, 1, 1};
   CUtensorMap map;
   const CUresult result =
-      (*encode)(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<std::uint16_t*>(matrix.values), extents,
+      (*encode)(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<std::uint16_t*>(matrix.values), extents,
                 strides_bytes, box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {

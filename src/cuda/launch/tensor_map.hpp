@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cuda.h>
+#include <format/layout.hpp>
 #include <unweight/result.hpp>
 
 namespace unweight::launch {
@@ -16,17 +17,19 @@ struct MatrixInMemory {
   std::uint64_t cols;
   std::uint64_t stride;  ///< values between rows
 
-  /// Whether tensor copies can address it: 16-byte aligned rows.
+  /// Whether tensor copies can address it: 16-byte aligned rows, whole tiles of 64 columns.
   [[nodiscard]] bool suits_tensor_copies() const {
     constexpr std::uint64_t kAlignmentBytes = 16;
     return reinterpret_cast<std::uintptr_t>(values) % kAlignmentBytes == 0 &&
-           stride * sizeof *values % kAlignmentBytes == 0 && rows < (std::uint64_t{1} << 31) &&
+           stride * sizeof *values % kAlignmentBytes == 0 && cols % format::kTileCols == 0 && rows < (std::uint64_t{1} << 31) &&
            cols < (std::uint64_t{1} << 31) && stride * sizeof *values < (std::uint64_t{1} << 40);
   }
 };
 
-/// For boxes of `box_rows` rows x 64 values, whose eight 16-byte chunks of a row are exchanged in shared memory by the
-/// 128-byte swizzle. Requires suits_tensor_copies(). Errors: kNoDevice (no driver), kCuda.
-[[nodiscard]] Result<CUtensorMap> make_tensor_map(const MatrixInMemory& matrix, std::uint32_t box_rows);
+/// The matrix as a tensor of three dimensions: 64 columns, rows, tiles of 64 columns. A box, up to `box_tiles` x
+/// `box_rows` x 64 values, lies in shared memory in that order, rows of 128 bytes, whose eight 16-byte chunks are
+/// exchanged by the 128-byte swizzle. Requires suits_tensor_copies(). Errors: kNoDevice (no driver), kCuda.
+[[nodiscard]] Result<CUtensorMap> make_tensor_map(const MatrixInMemory& matrix, std::uint32_t box_rows,
+                                                  std::uint32_t box_tiles);
 
 }  // namespace unweight::launch

@@ -26,14 +26,14 @@ __device__ __forceinline__ void bulk_copy(std::uint32_t to, const void* from, st
       : "memory");
 }
 
-/// Copies the box of a two-dimensional tensor that begins at (inner, outer). What lies outside the tensor comes as
-/// zeros, and counts like all else.
-__device__ __forceinline__ void tensor_copy(std::uint32_t to, const CUtensorMap* map, std::int32_t inner,
-                                            std::int32_t outer, std::uint32_t barrier) {
+/// Copies a box of a matrix that is described in tiles of 64 columns (launch/tensor_map.hpp): tiles `tile` and on, of
+/// each the rows `row` and on. What lies outside the matrix comes as zeros, and counts like all else.
+__device__ __forceinline__ void tensor_copy(std::uint32_t to, const CUtensorMap* map, std::uint32_t row,
+                                            std::uint32_t tile, std::uint32_t barrier) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
-          to),
-      "l"(map), "r"(inner), "r"(outer), "r"(barrier)
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::
+          "r"(to),
+      "l"(map), "r"(0), "r"(row), "r"(tile), "r"(barrier)
       : "memory");
 }
 
@@ -41,14 +41,6 @@ __device__ __forceinline__ void tensor_copy(std::uint32_t to, const CUtensorMap*
 __device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
-
-/// Copies 16 bytes; both addresses are multiples of 16.
-__device__ __forceinline__ void copy_async16(std::uint32_t to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-}
-
-/// Waits for all of this thread's copy_async16(). A thread that has any under way must not end.
-__device__ __forceinline__ void wait_for_async_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 /// Asks for `bytes`, a multiple of 16 like the address, in the L2 cache.
 __device__ __forceinline__ void prefetch_l2(const void* from, std::uint32_t bytes) {

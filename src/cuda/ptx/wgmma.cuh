@@ -40,12 +40,16 @@ __device__ __forceinline__ void wgmma_finish(float (&d)[Tiles][4]) {
 __device__ __forceinline__ void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 /// Describes B: columns of 64 values along K, a column a row of 128 bytes in shared memory, 8 columns 1 KiB, with the
-/// 128-byte swizzle. `address` is that of the columns, a multiple of 1024, plus 2 bytes for each value along K that
-/// lies before the 16 to be multiplied.
+/// 128-byte swizzle. `address` is that of the columns, a multiple of 1024.
 __device__ __forceinline__ std::uint64_t wgmma_operand(std::uint32_t address) {
   constexpr std::uint64_t kSwizzle128 = std::uint64_t{1} << 62, kEightColumns = std::uint64_t{1024 >> 4} << 32;
   constexpr std::uint64_t kUnusedOffset = std::uint64_t{1} << 16;
   return kSwizzle128 | kEightColumns | kUnusedOffset | (address >> 4 & 0x3fffU);
+}
+
+/// The operand `values` further along K, a multiple of 8.
+__device__ __forceinline__ std::uint64_t wgmma_operand_at(std::uint64_t operand, std::uint32_t values) {
+  return operand + values * 2 / 16;
 }
 
 /// D[64 x 32] += A[64 x 16] * B[16 x 32] by four warps; see wgmma().

@@ -23,29 +23,24 @@ inline void bulk_copy(std::uint32_t to, const void* from, std::uint32_t bytes, s
   emulation::copy_later(to, bytes, barrier, [=] { std::memcpy(emulation::shared_memory() + to, from, bytes); });
 }
 
-inline void tensor_copy(std::uint32_t to, const CUtensorMap* map, std::int32_t inner, std::int32_t outer,
+inline void tensor_copy(std::uint32_t to, const CUtensorMap* map, std::uint32_t row, std::uint32_t tile,
                         std::uint32_t barrier) {
   require_aligned(map->values, map->stride * sizeof *map->values);
-  (void)emulation::shared_range(to, map->box_rows * 128, 1024);  // the swizzle's pattern repeats every 1 KiB
-  emulation::copy_later(to, map->box_rows * 128, barrier, [=, box = *map] {
-    for (std::uint32_t row = 0; row < box.box_rows; ++row) {
-      for (std::uint32_t col = 0; col < 64; ++col) {
-        const std::uint64_t r = static_cast<std::uint64_t>(outer) + row, c = static_cast<std::uint64_t>(inner) + col;
-        const std::uint16_t value = r < box.rows && c < box.cols ? box.values[r * box.stride + c] : std::uint16_t{0};
-        const std::uint32_t at = to + row * 128 + ((col / 8 ^ row % 8) * 16) + col % 8 * 2;
-        std::memcpy(emulation::shared_memory() + at, &value, sizeof value);
-      }
+  if (map->cols % 64 != 0) throw std::runtime_error("emulation: a tensor copy of a matrix of half tiles");
+  const std::uint32_t bytes = map->box_tiles * map->box_rows * 128;
+  (void)emulation::shared_range(to, bytes, 1024);  // the swizzle's pattern repeats every 1 KiB
+  emulation::copy_later(to, bytes, barrier, [=, box = *map] {
+    for (std::uint32_t i = 0; i < box.box_tiles * box.box_rows * 64; ++i) {
+      const std::uint32_t col = i % 64, line = i / 64;
+      const std::uint64_t r = row + line % box.box_rows;
+      const std::uint64_t c = 64 * std::uint64_t{tile + line / box.box_rows} + col;
+      const std::uint16_t value = r < box.rows && c < box.cols ? box.values[r * box.stride + c] : std::uint16_t{0};
+      const std::uint32_t at = to + line * 128 + ((col / 8 ^ line % 8) * 16) + col % 8 * 2;
+      std::memcpy(emulation::shared_memory() + at, &value, sizeof value);
     }
   });
 }
 
 inline void prefetch_tensor_map(const CUtensorMap*) {}
-
-inline void copy_async16(std::uint32_t to, const void* from) {
-  require_aligned(from, 16);
-  emulation::thread_copy_later(to, 16, [=] { std::memcpy(emulation::shared_memory() + to, from, 16); });
-}
-
-inline void wait_for_async_copies() { emulation::wait_for_copies(); }
 
 }  // namespace unweight::ptx

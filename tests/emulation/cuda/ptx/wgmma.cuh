@@ -29,6 +29,7 @@ void wgmma_fence(float (&)[Tiles][4]) {
 inline void fence_async_proxy() {}
 
 inline std::uint64_t wgmma_operand(std::uint32_t address) { return address; }
+inline std::uint64_t wgmma_operand_at(std::uint64_t operand, std::uint32_t values) { return operand + 2 * values; }
 
 template <std::size_t Tiles>
 void wgmma(float (&d)[Tiles][4], const std::uint32_t (&a)[4], std::uint64_t b) {

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Global memory between blocks of a grid, one wrapper an instruction (PTX ISA, "Memory Consistency Model"). Flags are
+// words that are 0 or 1.
+#pragma once
+
+#include <cstdint>
+
+namespace unweight::ptx {
+
+/// Raises a flag: what this thread has written or, over a barrier, seen written, comes before it.
+__device__ __forceinline__ void set_flag(std::uint32_t* flag) {
+  asm volatile("fence.acq_rel.gpu;\n\tst.relaxed.gpu.global.u32 [%0], 1;" ::"l"(flag) : "memory");
+}
+
+/// Waits until a flag is raised.
+__device__ __forceinline__ void wait_for_flag(const std::uint32_t* flag) {
+  std::uint32_t raised;
+  do {
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(raised) : "l"(flag) : "memory");
+  } while (raised == 0);
+}
+
+/// A load that does not look into the L1 cache, which other blocks' stores do not reach.
+__device__ __forceinline__ float load_from_l2(const float* from) {
+  float value;
+  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(value) : "l"(from) : "memory");
+  return value;
+}
+
+}  // namespace unweight::ptx

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The emulated twin of src/cuda/ptx/registers.cuh.
+#pragma once
+
+#include <cstdint>
+
+namespace unweight::ptx {
+
+inline void keep(std::uint32_t&) {}
+
+}  // namespace unweight::ptx
