@@ -59,7 +59,13 @@ template <class Config>
 struct SmallBatchTraits {
   static constexpr std::uint32_t kConsumers = kSmallBatchConsumers;
   static constexpr std::uint32_t kConsumerThreads = kConsumers * device::kLanes;
-  static constexpr std::uint32_t kThreads = kConsumerThreads + device::kLanes;
+  /// After the consumers come the warp that requests tiles and the warp that requests exceptions. Where registers are
+  /// moved from those to the consumers they are a warpgroup, of which two warps idle.
+  static constexpr std::uint32_t kTileProducer = kConsumers, kExceptionProducer = kConsumers + 1;
+  static constexpr std::uint32_t kThreads = kConsumerThreads + (Config::kWarpgroup ? 4 : 2) * device::kLanes;
+  /// Arrivals that make a slot full: a tile producer's thread; an exception producer's lanes, and one of them again.
+  static constexpr std::uint32_t kFullArrivals = Config::kRaw ? 1 : 1 + device::kLanes + 1;
+  static constexpr std::uint32_t kProducerRegisters = 40, kConsumerRegisters = 104;  ///< of a thread, when moved
   static constexpr std::uint32_t kColTiles = kConsumers / Config::kStrips;
   static constexpr std::uint32_t kTokens = 8 * Config::kTokenTiles;
   static constexpr std::uint32_t kItemRows = format::kTileRows * Config::kStrips;
@@ -71,30 +77,52 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kXTileBytes = 2 * format::kTileCols * kTokens;
   static constexpr std::uint32_t kXBytes = kColTiles * kXTileBytes;
 
+  /// Room for the exceptions of a strip's tiles: 64 units a tile, five times what trained weights have. Longer lists
+  /// are read from global memory.
+  static constexpr std::uint32_t kExceptionBytes = Config::kRaw ? 0 : 2048 / Config::kStrips;
+
   static constexpr std::uint32_t kPartTiles = Config::kTokenTiles < 4 ? Config::kTokenTiles : 4;
   static constexpr std::uint32_t kParts = Config::kTokenTiles / kPartTiles;  ///< rounds in which sums are combined
   static constexpr std::uint32_t kPartSums = 4 * kPartTiles;                 ///< of a lane in a round
   static constexpr std::uint32_t kItemPartSums = Config::kStrips * kPartSums * device::kLanes;
   static constexpr std::uint32_t kItemSums = kItemPartSums * kParts;
 
-  static_assert(kConsumers % Config::kStrips == 0);
+  static_assert(kConsumers % Config::kStrips == 0 && Config::kStrips * (kColTiles + 1) <= device::kLanes,
+                "a warp's lanes hold the starts of kColTiles + 1 tiles of every strip");
   static_assert(!Config::kWarpgroup || (Config::kStrips % 4 == 0 && Config::kTokenTiles >= 4),
                 "the warps of a warpgroup hold 16 rows each; instructions for 32 and 64 tokens are wrapped");
   static_assert(kXTileBytes % 1024 == 0 && kWeightBytes % 1024 == 0, "tensor copies swizzle 1 KiB at a time");
+};
+
+/// What the exception producer says about a slot.
+template <class Config>
+struct SmallBatchStage {
+  /// A tile's list: units of the blob's exceptions, and where in the slot they are.
+  struct List {
+    std::uint32_t begin;    ///< of all units
+    std::uint16_t count;
+    std::uint16_t in_slot;  ///< unit of the slot's exceptions, or kNotInSlot
+  };
+  static constexpr std::uint16_t kNotInSlot = 0xffff;
+
+  List lists[SmallBatchTraits<Config>::kConsumers];                ///< in the order of the tiles in a slot
+  std::uint8_t row_palettes[Config::kStrips * format::kTileRows];  ///< in a segment's first stage
 };
 
 /// Offsets in dynamic shared memory, from a base that is a multiple of 1024.
 template <class Config>
 struct SmallBatchMap {
   using Traits = SmallBatchTraits<Config>;
-  std::uint32_t x, weights, exponents, sums, palettes, schedule, full, empty, size;
+  std::uint32_t x, weights, exponents, sums, exceptions, stages, palettes, schedule, full, empty, size;
 
   UNWEIGHT_HOST_DEVICE explicit constexpr SmallBatchMap(std::uint32_t slots)
       : x(0),
         weights(x + slots * Traits::kXBytes),
         exponents(weights + slots * Traits::kWeightBytes),
         sums(exponents + (Config::kRaw ? 0 : Traits::kConsumers * format::kTileValues)),
-        palettes(sums + Traits::kConsumerThreads * Traits::kPartSums * 4),
+        exceptions(sums + Traits::kConsumerThreads * Traits::kPartSums * 4),
+        stages(exceptions + slots * Config::kStrips * Traits::kExceptionBytes),
+        palettes(stages + (Config::kRaw ? 0 : slots * static_cast<std::uint32_t>(sizeof(SmallBatchStage<Config>)))),
         schedule(palettes + (Config::kRaw ? 0 : format::kMaxPalettes * format::kPaletteSize)),
         full(schedule + format::align_up(static_cast<std::uint32_t>(sizeof(SmallBatchSchedule)), 16U)),
         empty(full + 8 * slots),

@@ -18,33 +18,51 @@ struct TileFragments {
   std::uint32_t a[4][4];
 };
 
-/// A tile's exceptions: units `begin` to `begin` + `count` - 1 of the blob's.
+/// A lane's part of a tile, exceptions in place: sign and mantissa, and exponents. join() is what remains to be done.
+struct TileParts {
+  std::uint32_t sign_mantissa[kLaneGroups];
+  std::uint32_t rotated[kLaneGroups];
+
+  [[nodiscard]] __device__ TileFragments join() const {
+    const LaneValues values = decode_escaped_lane(sign_mantissa, rotated);
+    TileFragments fragments;
+    UNWEIGHT_UNROLL
+    for (std::uint32_t s = 0; s < 4; ++s) {
+      fragments.a[s][0] = values.pairs[4 * s];
+      fragments.a[s][1] = values.pairs[4 * s + 2];
+      fragments.a[s][2] = values.pairs[4 * s + 1];
+      fragments.a[s][3] = values.pairs[4 * s + 3];
+    }
+    return fragments;
+  }
+};
+
+/// A tile's exceptions: `count` units in shared or global memory.
 struct ExceptionList {
-  std::uint32_t begin;
+  const std::uint16_t* units;
   std::uint32_t count;
-  std::uint32_t first;  ///< unit `begin` + lane, where the list has so many
+  std::uint32_t first;  ///< units[lane], where the list has so many
 };
 
 /// Decodes tiles for one warp, all of whose lanes take part in every call.
 struct FragmentDecoder {
-  const std::uint16_t* units;  ///< the blob's exceptions, global memory
-  std::uint8_t* exponents;     ///< the warp's 1024 bytes of shared memory, aligned to 16
+  std::uint8_t* exponents;  ///< the warp's 1024 bytes of shared memory, aligned to 16
   std::uint32_t lane;
   std::uint8_t exception_base;  ///< the blob's
 
   /// @param tile  1408 bytes of shared memory, aligned to 128
-  __device__ TileFragments decode(const std::byte* tile, const LanePalettes& palettes,
-                                  const ExceptionList& list) const {
+  __device__ TileParts decode(const std::byte* tile, const LanePalettes& palettes, const ExceptionList& list) const {
     const uint2 codes01 = reinterpret_cast<const uint2*>(tile + format::kCodes01Offset)[lane];
     const std::uint32_t codes2 = reinterpret_cast<const std::uint32_t*>(tile + format::kCodes2Offset)[lane];
     const uint4 sm0 = reinterpret_cast<const uint4*>(tile)[lane];
     const uint4 sm1 = reinterpret_cast<const uint4*>(tile)[kLanes + lane];
     const LaneSelectors selectors = unpack_selectors({codes01.x, codes01.y, codes2});
-    std::uint32_t rotated[kLaneGroups];
+    TileParts parts{{sm0.x, sm0.y, sm0.z, sm0.w, sm1.x, sm1.y, sm1.z, sm1.w}, {}};
+    auto& rotated = parts.rotated;
     UNWEIGHT_UNROLL
     for (std::uint32_t g = 0; g < kLaneGroups; ++g) rotated[g] = look_up_group(palettes, selectors, g);
     if (list.count == format::kEscapedTileUnits) {
-      load_plane(units + list.begin, lane, rotated);
+      load_plane(list.units, lane, rotated);
     } else if (list.count != 0) {
       auto* plane = reinterpret_cast<uint4*>(exponents);
       plane[lane] = make_uint4(rotated[0], rotated[1], rotated[2], rotated[3]);
@@ -56,16 +74,7 @@ struct FragmentDecoder {
       rotated[0] = low.x, rotated[1] = low.y, rotated[2] = low.z, rotated[3] = low.w;
       rotated[4] = high.x, rotated[5] = high.y, rotated[6] = high.z, rotated[7] = high.w;
     }
-    const LaneValues values = decode_escaped_lane({sm0.x, sm0.y, sm0.z, sm0.w, sm1.x, sm1.y, sm1.z, sm1.w}, rotated);
-    TileFragments fragments;
-    UNWEIGHT_UNROLL
-    for (std::uint32_t s = 0; s < 4; ++s) {
-      fragments.a[s][0] = values.pairs[4 * s];
-      fragments.a[s][1] = values.pairs[4 * s + 2];
-      fragments.a[s][2] = values.pairs[4 * s + 1];
-      fragments.a[s][3] = values.pairs[4 * s + 3];
-    }
-    return fragments;
+    return parts;
   }
 
  private:
@@ -84,7 +93,7 @@ struct FragmentDecoder {
   __device__ void patch_in_steps(const ExceptionList& list) const {
     for (std::uint32_t at = 0; at < list.count;) {
       const std::uint32_t left = list.count - at;
-      const std::uint16_t unit = lane < left ? units[list.begin + at + lane] : std::uint16_t{0};
+      const std::uint16_t unit = lane < left ? list.units[at + lane] : std::uint16_t{0};
       const ListStep step = read_list_step(unit, left, lane, exception_base);
       if (step.has_entry) put(unit, step.exponent);
       at += step.units_read;

@@ -61,6 +61,7 @@ struct SmallBatchProducer {
   const CUtensorMap& x_map;
   const CUtensorMap& raw_map;
   const SmallBatchMap<Config>& map;
+  const SmallBatchSchedule& schedule;
   std::byte* shared;
   std::uint32_t base;  ///< shared-memory address of `shared`
   std::uint32_t lane;
@@ -115,9 +116,9 @@ struct SmallBatchProducer {
 
   /// X by ordinary loads, where a tensor copy cannot address it. By the whole warp.
   __device__ void store_x(std::uint32_t step, std::uint32_t slot) const {
-    const std::uint32_t tiles = columns(step), first = step * Traits::kColTiles;
+    const std::uint32_t first = step * Traits::kColTiles;
     UNWEIGHT_NO_UNROLL
-    for (std::uint32_t i = lane; i < tiles * format::kTileCols * Traits::kTokens; i += device::kLanes) {
+    for (std::uint32_t i = lane; i < Traits::kColTiles * format::kTileCols * Traits::kTokens; i += device::kLanes) {
       const std::uint32_t k = i % format::kTileCols, token = i / format::kTileCols % Traits::kTokens;
       const std::uint32_t tile = i / (format::kTileCols * Traits::kTokens);
       const std::uint32_t col = (first + tile) * format::kTileCols + k;
@@ -135,7 +136,6 @@ struct SmallBatchProducer {
     if (params.x_by_tensor_copy && lane != 0) return;
     // Of a dependent launch, before the kernel in front of it has ended: weights. Otherwise X goes first, since copies
     // run in order and X must not wait behind many tiles.
-    const SmallBatchSchedule schedule(params.deal, blockIdx.x);
     std::uint32_t n = 0;
     SmallBatchSegment now = schedule.segment(0);
     const std::uint32_t own_stages = now.end - now.begin - (now.first_helper < blockIdx.x ? 1 : 0);
@@ -175,14 +175,134 @@ struct SmallBatchProducer {
   }
 };
 
+/// Fills the slots' exceptions: one warp. Their places are tables in global memory, loaded some stages ahead.
+template <class Config>
+struct SmallBatchExceptionProducer {
+  using Traits = SmallBatchTraits<Config>;
+  using Stage = SmallBatchStage<Config>;
+  static constexpr std::uint32_t kStartsPerStrip = Traits::kColTiles + 1;
+  static constexpr std::uint32_t kAhead = Config::kWarpgroup ? 2 : 4;  ///< stages; a warpgroup's producers have few registers
+
+  const SmallBatchParams& params;
+  const SmallBatchMap<Config>& map;
+  const SmallBatchSchedule& schedule;
+  std::byte* shared;
+  std::uint32_t base;  ///< shared-memory address of `shared`
+  std::uint32_t lane;
+
+  /// The sequence of the block's stages.
+  struct Cursor {
+    const SmallBatchSchedule& schedule;
+    std::uint32_t n = 0;
+    SmallBatchSegment segment = schedule.segment(0);
+    std::uint32_t step = segment.begin;
+
+    __device__ void advance() {
+      if (++step < segment.end) return;
+      segment = schedule.segment(++n);
+      step = segment.begin;
+    }
+  };
+
+  /// A stage to come.
+  struct Work {
+    bool exists, begins_segment;
+    std::uint32_t item;
+    /// Together the unit at which the exceptions of the lane's tile begin. On their way from memory: an addition, or a
+    /// move to other registers, would wait for them.
+    std::uint32_t segment_start, tile_start;
+  };
+
+  /// The lane's strip of an item and tile of that strip's part of a stage; kColTiles is the tile after the last.
+  [[nodiscard]] __device__ std::uint32_t strip_in_item() const { return lane / kStartsPerStrip; }
+  [[nodiscard]] __device__ std::uint32_t tile_in_stage() const { return lane % kStartsPerStrip; }
+
+  __device__ void look_ahead(Cursor& cursor, Work& work) const {
+    const SmallBatchSegment& segment = cursor.segment;
+    work.exists = segment.exists();
+    if (!work.exists) return;
+    work.begins_segment = cursor.step == segment.begin;
+    work.item = segment.item;
+    const std::uint32_t strip = segment.item * Config::kStrips + strip_in_item();
+    if (strip_in_item() < Config::kStrips && strip < params.strips) {
+      const std::uint32_t column = min(cursor.step * Traits::kColTiles + tile_in_stage(), params.tiles_per_strip);
+      const std::uint32_t tile = params.first_tile + strip * params.tiles_per_strip + column;
+      work.segment_start = params.segment_starts[tile / format::kTilesPerSegment];
+      work.tile_start = params.tile_starts[tile];
+    }
+    cursor.advance();
+  }
+
+  __device__ void fill(const Work& work, std::uint32_t slot) const {
+    Stage& stage = reinterpret_cast<Stage*>(shared + map.stages)[slot];
+    const std::uint32_t start = work.segment_start + work.tile_start;
+    const std::uint32_t strip = strip_in_item(), column = tile_in_stage();
+    const std::uint32_t first_lane = min(strip, Config::kStrips - 1) * kStartsPerStrip;
+    const std::uint32_t begin = __shfl_sync(device::kAllLanes, start, first_lane);
+    const std::uint32_t end = __shfl_sync(device::kAllLanes, start, first_lane + Traits::kColTiles);
+    const std::uint32_t next = __shfl_down_sync(device::kAllLanes, start, 1);
+    const std::uint32_t first_strip = work.item * Config::kStrips;
+    if (strip < Config::kStrips && column < Traits::kColTiles && first_strip + strip < params.strips) {
+      constexpr std::uint32_t kVectorUnits = 8;  // 16 bytes
+      const std::uint32_t aligned = begin / kVectorUnits * kVectorUnits;
+      const bool fits = 2 * (end - aligned) <= Traits::kExceptionBytes;
+      const std::uint32_t at = strip * (Traits::kExceptionBytes / 2) + start - aligned;
+      stage.lists[strip * Traits::kColTiles + column] = {start, static_cast<std::uint16_t>(next - start),
+                                                         fits ? static_cast<std::uint16_t>(at) : Stage::kNotInSlot};
+      // kColTiles lanes of a strip copy its vectors.
+      const std::uint32_t vectors = fits ? (end - aligned + kVectorUnits - 1) / kVectorUnits : 0;
+      const std::uint32_t to = base + map.exceptions + (slot * Config::kStrips + strip) * Traits::kExceptionBytes;
+      UNWEIGHT_NO_UNROLL
+      for (std::uint32_t v = column; v < vectors; v += Traits::kColTiles) {
+        ptx::copy_async16(to + 16 * v, params.exceptions + aligned + std::uint64_t{kVectorUnits} * v);
+      }
+    }
+    if (work.begins_segment && lane < min(Config::kStrips, params.strips - first_strip)) {
+      ptx::copy_async16(ptx::shared_address(stage.row_palettes) + lane * format::kTileRows,
+                        params.row_palettes + std::uint64_t{first_strip + lane} * format::kTileRows);
+    }
+    const std::uint32_t full = base + map.full + 8 * slot;
+    ptx::barrier_arrive_after_async(full);
+    __syncwarp();
+    if (lane == 0) ptx::barrier_arrive(full);  // releases what the warp has stored
+  }
+
+  __device__ void run() const {
+    Cursor cursor{schedule};
+    Work ahead[kAhead]{};
+    UNWEIGHT_UNROLL
+    for (Work& work : ahead) look_ahead(cursor, work);
+    std::uint32_t slot = 0, parity = 1, count = 0;
+    for (;;) {
+      UNWEIGHT_UNROLL
+      for (Work& work : ahead) {
+        if (!work.exists) {
+          ptx::wait_for_async_copies();
+          return;
+        }
+        if (count >= params.stages) ptx::barrier_wait(base + map.empty + 8 * slot, parity);
+        fill(work, slot);
+        look_ahead(cursor, work);
+        ++count;
+        if (++slot == params.stages) {
+          slot = 0;
+          parity ^= 1;
+        }
+      }
+    }
+  }
+};
+
 /// Decodes one tile of every stage and multiplies it with X. One of 16 warps.
 template <class Config>
 struct SmallBatchConsumer {
   using Traits = SmallBatchTraits<Config>;
+  using Stage = SmallBatchStage<Config>;
   using Fragments = device::TileFragments;
 
   const SmallBatchParams& params;
   const SmallBatchMap<Config>& map;
+  const SmallBatchSchedule& schedule;
   std::byte* shared;
   std::uint32_t base;  ///< shared-memory address of `shared`
   std::uint32_t warp;
@@ -195,6 +315,7 @@ struct SmallBatchConsumer {
     std::uint32_t tile;       ///< of slot 0
     std::uint32_t x;          ///< the lane's row for ldmatrix, or the tile for wgmma; of slot 0
     std::uint32_t exponents;  ///< the warp's own
+    std::uint32_t list;       ///< of slot 0
     std::uint32_t full;       ///< of slot 0
   };
   Places places;
@@ -208,77 +329,48 @@ struct SmallBatchConsumer {
     places.x = base + map.x + places.column * Traits::kXTileBytes +
                (Config::kWarpgroup ? 0 : (lane & 7) * 128 + ((lane >> 3 ^ (lane & 7)) * 16));
     places.exponents = map.exponents + warp * format::kTileValues;
+    places.list = map.stages + tile * static_cast<std::uint32_t>(sizeof(typename Stage::List));
     places.full = base + map.full;
-    for (std::uint32_t* place : {&lane, &places.strip, &places.column, &places.tile, &places.x, &places.exponents,
-                                 &places.full}) {
+    for (std::uint32_t* place :
+         {&lane, &places.tile, &places.x, &places.exponents, &places.list, &places.full}) {
       ptx::keep(*place);
     }
-  }
-
-  // ---- exceptions ---------------------------------------------------------------------------------------------------
-
-  /// Where the lists of this warp's tiles lie, kLanes steps of an item, a step a lane.
-  struct Window {
-    std::uint32_t begin, end;
-  };
-
-  /// A window on its way from memory: sums would wait for it, and so would narrower members.
-  struct PendingWindow {
-    std::uint32_t begin_segment = 0, end_segment = 0, begin = 0, end = 0;
-
-    __device__ Window arrived() const { return {begin_segment + begin, end_segment + end}; }
-  };
-
-  __device__ PendingWindow load_window(const SmallBatchSegment& segment) const {
-    PendingWindow window;
-    const std::uint32_t strip = segment.item * Config::kStrips + places.strip;
-    const std::uint32_t column_tile = (segment.begin + lane) * Traits::kColTiles + places.column;
-    if (!Config::kRaw && segment.exists() && strip < params.strips && column_tile < params.tiles_per_strip) {
-      const std::uint32_t tile = params.first_tile + strip * params.tiles_per_strip + column_tile;
-      window.begin_segment = params.segment_starts[tile / format::kTilesPerSegment];
-      window.end_segment = params.segment_starts[(tile + 1) / format::kTilesPerSegment];
-      window.begin = params.tile_starts[tile];
-      window.end = params.tile_starts[tile + 1];
+    if constexpr (Config::kTokenTiles < 8) {  // where there are registers for them
+      ptx::keep(places.strip);
+      ptx::keep(places.column);
     }
-    return window;
   }
 
-  /// The list of a tile of the window, with the lane's unit on its way.
-  __device__ device::ExceptionList load_list(const Window& window, std::uint32_t from) const {
-    device::ExceptionList list{};
-    if constexpr (!Config::kRaw) {
-      list.begin = __shfl_sync(device::kAllLanes, window.begin, from);
-      list.count = __shfl_sync(device::kAllLanes, window.end, from) - list.begin;
-      if (lane < list.count) list.first = params.exceptions[list.begin + lane];
-    }
-    return list;
-  }
-
-  /// The palette numbers of the lane's two rows.
-  struct RowPalettes {
-    std::uint32_t row[2] = {};
-  };
-
-  __device__ RowPalettes load_row_palettes(const SmallBatchSegment& segment) const {
-    RowPalettes numbers;
-    const std::uint32_t strip = segment.item * Config::kStrips + places.strip;
-    if (!Config::kRaw && segment.exists() && strip < params.strips) {
-      UNWEIGHT_UNROLL
-      for (std::uint32_t i = 0; i < 2; ++i) {
-        numbers.row[i] = params.row_palettes[strip * format::kTileRows + device::group_row(lane, i)];
-      }
-    }
-    return numbers;
-  }
-
-  [[nodiscard]] __device__ device::LanePalettes look_up(const RowPalettes& numbers) const {
+  /// The palettes of the lane's two rows. In a segment's first stage.
+  [[nodiscard]] __device__ device::LanePalettes look_up_palettes(std::uint32_t slot) const {
     device::LanePalettes palettes{};
     if constexpr (!Config::kRaw) {
       const auto* all = reinterpret_cast<const uint2*>(shared + map.palettes);
+      const std::uint8_t* rows =
+          reinterpret_cast<const Stage*>(shared + map.stages)[slot].row_palettes + places.strip * format::kTileRows;
       UNWEIGHT_UNROLL
-      for (std::uint32_t i = 0; i < 2; ++i) palettes.row[i] = {all[numbers.row[i]].x, all[numbers.row[i]].y};
+      for (std::uint32_t i = 0; i < 2; ++i) {
+        const uint2 palette = all[rows[device::group_row(lane, i)]];
+        palettes.row[i] = {palette.x, palette.y};
+      }
     }
     return palettes;
+  }
+
+  [[nodiscard]] __device__ device::ExceptionList list_of_tile(std::uint32_t slot) const {
+    const auto list = *reinterpret_cast<const typename Stage::List*>(shared + places.list + slot * sizeof(Stage));
+    const std::uint32_t at =
+        map.exceptions + slot * Config::kStrips * Traits::kExceptionBytes + 2 * std::uint32_t{list.in_slot};
+    const bool in_slot = list.in_slot != Stage::kNotInSlot;
+    const auto* units = reinterpret_cast<const std::uint16_t*>(shared + at);
+    std::uint32_t first = 0;
+    if (in_slot) {
+      if (lane < list.count) first = units[lane];
+    } else {
+      units = params.exceptions + list.begin;
+      if (lane < list.count) first = __ldg(units + lane);
+    }
+    return {units, list.count, first};
   }
 
   // ---- tiles --------------------------------------------------------------------------------------------------------
@@ -312,34 +404,46 @@ struct SmallBatchConsumer {
     return fragments;
   }
 
-  /// The tile of a slot, from whatever form it has.
-  __device__ Fragments load(std::uint32_t slot, const device::LanePalettes& palettes, const device::ExceptionList& list,
-                            std::uint32_t strip, std::uint32_t column_tile) const {
+  /// The tile of a slot, from whatever form it has, as join() takes it.
+  __device__ auto load(std::uint32_t slot, const device::LanePalettes& palettes, std::uint32_t strip,
+                       std::uint32_t column_tile) const {
     const std::uint32_t tile = places.tile + slot * Traits::kWeightBytes;
     if constexpr (Config::kRaw) {
       return params.raw_by_tensor_copy ? load_raw(base + tile) : fetch_raw(strip, column_tile);
     } else {
       auto* exponents = reinterpret_cast<std::uint8_t*>(shared + places.exponents);
-      const device::FragmentDecoder decoder{params.exceptions, exponents, lane, params.exception_base};
-      return decoder.decode(shared + tile, palettes, list);
+      const device::FragmentDecoder decoder{exponents, lane, params.exception_base};
+      return decoder.decode(shared + tile, palettes, list_of_tile(slot));
     }
   }
 
+  static __device__ const Fragments& join(const Fragments& fragments) { return fragments; }
+  static __device__ Fragments join(const device::TileParts& parts) { return parts.join(); }
+
+  /// Begins a warpgroup's product; await_product() ends it.
+  __device__ void begin_product(const Fragments& fragments, std::uint32_t slot,
+                                float (&sums)[Config::kTokenTiles][4]) const {
+    const std::uint64_t b = ptx::wgmma_operand(places.x + slot * Traits::kXBytes);
+    ptx::wgmma_fence(sums);
+    UNWEIGHT_UNROLL
+    for (std::uint32_t s = 0; s < 4; ++s) ptx::wgmma(sums, fragments.a[s], ptx::wgmma_operand_at(b, 16 * s));
+    ptx::wgmma_commit();
+  }
+
+  __device__ void await_product(const Fragments& fragments, float (&sums)[Config::kTokenTiles][4]) const {
+    ptx::wgmma_wait(sums);
+    UNWEIGHT_UNROLL
+    for (std::uint32_t s = 0; s < 4; ++s) ptx::wgmma_hold(fragments.a[s], params.stages);
+  }
+
+  __device__ void release(std::uint32_t slot) const {
+    __syncwarp();
+    if (lane == 0) ptx::barrier_arrive(places.full + 8 * (params.stages + slot));
+  }
+
+  /// A warp's own product.
   __device__ void multiply(const Fragments& fragments, std::uint32_t slot, float (&sums)[Config::kTokenTiles][4]) const {
-    const std::uint32_t x = places.x + slot * Traits::kXBytes;
-    if constexpr (Config::kWarpgroup) {
-      ptx::wgmma_fence(sums);
-      const std::uint64_t b = ptx::wgmma_operand(x);
-      UNWEIGHT_UNROLL
-      for (std::uint32_t s = 0; s < 4; ++s) ptx::wgmma(sums, fragments.a[s], ptx::wgmma_operand_at(b, 16 * s));
-      ptx::wgmma_finish(sums);
-    } else {
-      multiply_alone(fragments, x, sums);
-    }
-  }
-
-  __device__ void multiply_alone(const Fragments& fragments, std::uint32_t row,
-                                 float (&sums)[Config::kTokenTiles][4]) const {
+    const std::uint32_t row = places.x + slot * Traits::kXBytes;
     UNWEIGHT_UNROLL
     for (std::uint32_t t = 0; t < Config::kTokenTiles; ++t) {
       UNWEIGHT_UNROLL
@@ -412,62 +516,54 @@ struct SmallBatchConsumer {
   }
 
   __device__ void run() const {
-    auto* schedule = reinterpret_cast<SmallBatchSchedule*>(shared + map.schedule);  // registers are few
-    const SmallBatchSchedule own(params.deal, blockIdx.x);
-    if (threadIdx.x == 0) *schedule = own;
-    SmallBatchSegment now = own.segment(0);
-    // All of this is weights: before the end of the kernel in front, and all of it at once.
-    const PendingWindow first_window = load_window(now);
-    RowPalettes rows = load_row_palettes(now);
+    SmallBatchSegment now = schedule.segment(0);
     if constexpr (!Config::kRaw) {
       for (std::uint32_t i = threadIdx.x; i < params.palette_count; i += Traits::kConsumerThreads) {
         reinterpret_cast<uint2*>(shared + map.palettes)[i] = params.palettes[i];
       }
     }
     ptx::named_barrier_sync(1, Traits::kConsumerThreads);
-    Window window = first_window.arrived();
-    device::ExceptionList list = load_list(window, 0);
     ptx::wait_for_previous_grids();
 
     float sums[Config::kTokenTiles][4] = {};
+    [[maybe_unused]] Fragments in_product{};
+    device::LanePalettes palettes{};
     std::uint32_t slot = 0, parity = 0;
     for (std::uint32_t n = 1; now.exists(); ++n) {
-      const device::LanePalettes palettes = look_up(rows);
       const std::uint32_t strip = now.item * Config::kStrips + places.strip;
       // A warpgroup multiplies as one: a strip beyond the last has zeros.
       const bool strip_exists = strip < params.strips;
-      PendingWindow after;
-      std::uint32_t in_window = 0;
       for (std::uint32_t step = now.begin; step < now.end; ++step) {
-        ptx::barrier_wait(places.full + 8 * slot, parity);
-        if (in_window == 0) {
-          const SmallBatchSegment next = schedule->segment(n);
-          if (step == now.begin) rows = load_row_palettes(next);
-          const std::uint32_t begin = step + device::kLanes;
-          after = load_window(begin < now.end ? SmallBatchSegment{now.item, begin, now.end, 0} : next);
-        }
-        if (++in_window == device::kLanes || step + 1 == now.end) {
-          in_window = 0;
-          __syncwarp();  // makes this a branch: as predicated instructions it would wait for `after` in every step
-          window = after.arrived();
-        }
-        const device::ExceptionList next_list = load_list(window, in_window);
         const std::uint32_t column_tile = step * Traits::kColTiles + places.column;
-        if ((strip_exists || Config::kWarpgroup) && column_tile < params.tiles_per_strip) {
-          Fragments fragments{};
-          if (strip_exists) fragments = load(slot, palettes, list, strip, column_tile);
-          multiply(fragments, slot, sums);
+        const bool tile_exists = strip_exists && column_tile < params.tiles_per_strip;
+        ptx::barrier_wait(places.full + 8 * slot, parity);
+        if (step == now.begin) palettes = look_up_palettes(slot);
+        decltype(load(slot, palettes, strip, column_tile)) tile{};
+        if (tile_exists) tile = load(slot, palettes, strip, column_tile);
+        if constexpr (Config::kWarpgroup) {
+          // The product of the step before has run while this tile was decoded.
+          // The product of the step before has run while this tile was decoded.
+          await_product(in_product, sums);
+          if (step != now.begin) release(slot == 0 ? params.stages - 1 : slot - 1);
+          in_product = join(tile);
+          begin_product(in_product, slot, sums);
+          // Raw tiles come by ldmatrix, in flight too: ptxas would let it write what the product reads.
+          if constexpr (Config::kRaw) ptx::wgmma_wait(sums);
+        } else {
+          if (tile_exists) multiply(join(tile), slot, sums);
+          release(slot);
         }
-        __syncwarp();
-        if (lane == 0) ptx::barrier_arrive(places.full + 8 * (params.stages + slot));
-        list = next_list;
         if (++slot == params.stages) {
           slot = 0;
           parity ^= 1;
         }
       }
+      if constexpr (Config::kWarpgroup) {
+        await_product(in_product, sums);
+        release(slot == 0 ? params.stages - 1 : slot - 1);
+      }
       store(now, sums);
-      now = schedule->segment(n);
+      now = schedule.segment(n);
     }
   }
 };
@@ -482,19 +578,29 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   const std::uint32_t base = ptx::shared_address(shared);
   const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
   ptx::launch_dependents();
+  auto& schedule = *reinterpret_cast<SmallBatchSchedule*>(shared + map.schedule);  // registers are few
+  if (threadIdx.x == 0) schedule = SmallBatchSchedule(params.deal, blockIdx.x);
   if (threadIdx.x == Traits::kConsumerThreads) {
     if (params.x_by_tensor_copy) ptx::prefetch_tensor_map(&x_map);
     for (std::uint32_t slot = 0; slot < params.stages; ++slot) {
-      ptx::barrier_init(base + map.full + 8 * slot, 1);
+      ptx::barrier_init(base + map.full + 8 * slot, Traits::kFullArrivals);
       ptx::barrier_init(base + map.empty + 8 * slot, Traits::kConsumers);
     }
     ptx::fence_barrier_init();
   }
   __syncthreads();
-  if (warp == Traits::kConsumers) {
-    SmallBatchProducer<Config>{params, x_map, raw_map, map, shared, base, lane}.run();
+  if (warp >= Traits::kConsumers) {
+    if constexpr (Config::kWarpgroup) ptx::give_registers<Traits::kProducerRegisters>();
+    if (warp == Traits::kTileProducer) {
+      SmallBatchProducer<Config>{params, x_map, raw_map, map, schedule, shared, base, lane}.run();
+    } else if constexpr (!Config::kRaw) {
+      if (warp == Traits::kExceptionProducer) {
+        SmallBatchExceptionProducer<Config>{params, map, schedule, shared, base, lane}.run();
+      }
+    }
   } else {
-    SmallBatchConsumer<Config> consumer{params, map, shared, base, warp, lane, {}};
+    if constexpr (Config::kWarpgroup) ptx::take_registers<Traits::kConsumerRegisters>();
+    SmallBatchConsumer<Config> consumer{params, map, schedule, shared, base, warp, lane, {}};
     consumer.find_places();
     consumer.run();
   }

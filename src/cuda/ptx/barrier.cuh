@@ -39,6 +39,11 @@ __device__ __forceinline__ void barrier_arrive_expect(std::uint32_t barrier, std
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
+/// Arrives when all of this thread's copy_async16() so far have come. One of the barrier's expected arrivals.
+__device__ __forceinline__ void barrier_arrive_after_async(std::uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
 /// Waits until the phase of that parity has completed: 0 for a barrier's first phase, then 1, 0, 1, ...
 __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
   asm volatile(

@@ -42,6 +42,14 @@ __device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
+/// Copies 16 bytes; both addresses are multiples of 16.
+__device__ __forceinline__ void copy_async16(std::uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
+/// Waits for all of this thread's copy_async16(). A thread that has any under way must not end.
+__device__ __forceinline__ void wait_for_async_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
 /// Asks for `bytes`, a multiple of 16 like the address, in the L2 cache.
 __device__ __forceinline__ void prefetch_l2(const void* from, std::uint32_t bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");

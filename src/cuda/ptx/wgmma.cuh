@@ -27,12 +27,28 @@ __device__ __forceinline__ void wgmma_fence(float (&d)[Tiles][4]) {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
 
-/// Waits for all wgmma() so far: D is there, A and B may be overwritten.
+/// After a series of wgmma().
+__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+/// Waits for all committed wgmma(): D is there, A and B may be overwritten.
 template <std::size_t Tiles>
-__device__ __forceinline__ void wgmma_finish(float (&d)[Tiles][4]) {
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+__device__ __forceinline__ void wgmma_wait(float (&d)[Tiles][4]) {
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
   pin(d);
+}
+
+/// Keeps the compiler from giving the registers of `a`, an A operand of wgmma(), to other values before this point, which
+/// comes after wgmma_wait(). It does not know that they are still being read: across the back edge of a loop, ptxas of
+/// CUDA 13.0 loads the next operand into them. A store that never happens is what keeps it. `small` is below 32, which
+/// the compiler must not know.
+__device__ __forceinline__ void wgmma_hold(const std::uint32_t (&a)[4], std::uint32_t small) {
+  asm volatile(
+      "{\n"
+      ".reg .pred never;\n"
+      "setp.ge.u32 never, %4, 32;\n"
+      "@never st.shared.v4.b32 [%4], {%0, %1, %2, %3};\n"
+      "}\n" ::"r"(a[0]),
+      "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(small));
 }
 
 /// Makes ordinary stores to shared memory visible to wgmma() and the copy engine. By each thread that stored, before it
@@ -79,7 +95,7 @@ __device__ __forceinline__ void wgmma_64x64x16(float (&d)[8][4], const std::uint
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
-/// D[64 x 8 tiles] += A * B. Asynchronous: between wgmma_fence() and wgmma_finish(), and by all four warps.
+/// D[64 x 8 tiles] += A * B. Asynchronous: between wgmma_fence() and wgmma_commit(), and by all four warps.
 __device__ __forceinline__ void wgmma(float (&d)[4][4], const std::uint32_t (&a)[4], std::uint64_t b) {
   wgmma_64x32x16(d, a, b);
 }

@@ -18,6 +18,7 @@ inline void barrier_arrive_expect(std::uint32_t barrier, std::uint32_t bytes) {
   emulation::barrier_expect(barrier, bytes);
   emulation::barrier_arrive(barrier);
 }
+inline void barrier_arrive_after_async(std::uint32_t barrier) { emulation::arrive_after_copies(barrier); }
 inline void barrier_wait(std::uint32_t barrier, std::uint32_t parity) { emulation::barrier_wait(barrier, parity); }
 inline void named_barrier_sync(std::uint32_t name, std::uint32_t threads) { emulation::sync_threads(name, threads); }
 

@@ -43,4 +43,11 @@ inline void tensor_copy(std::uint32_t to, const CUtensorMap* map, std::uint32_t 
 
 inline void prefetch_tensor_map(const CUtensorMap*) {}
 
+inline void copy_async16(std::uint32_t to, const void* from) {
+  require_aligned(from, 16);
+  emulation::thread_copy_later(to, 16, [=] { std::memcpy(emulation::shared_memory() + to, from, 16); });
+}
+
+inline void wait_for_async_copies() { emulation::wait_for_copies(); }
+
 }  // namespace unweight::ptx

@@ -8,5 +8,9 @@
 namespace unweight::ptx {
 
 inline void keep(std::uint32_t&) {}
+template <std::uint32_t>
+void give_registers() {}
+template <std::uint32_t>
+void take_registers() {}
 
 }  // namespace unweight::ptx

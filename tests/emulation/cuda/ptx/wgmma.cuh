@@ -36,8 +36,12 @@ void wgmma(float (&d)[Tiles][4], const std::uint32_t (&a)[4], std::uint64_t b) {
   pending_products[threadIdx.x].push_back({d, Tiles, {a[0], a[1], a[2], a[3]}, b});
 }
 
+inline void wgmma_commit() {}
+
+inline void wgmma_hold(const std::uint32_t (&)[4], std::uint32_t) {}
+
 template <std::size_t Tiles>
-void wgmma_finish(float (&)[Tiles][4]) {
+void wgmma_wait(float (&)[Tiles][4]) {
   auto& pending = pending_products[threadIdx.x];
   for (const PendingProduct& product : pending) {
     const auto begin = static_cast<std::uint32_t>(product.b) / 1024 * 1024;
