@@ -175,7 +175,7 @@ class CellBench {
 
   [[nodiscard]] std::vector<std::uint32_t> stage_choices() const {
     if (options_.sweep) return {2, 3, 4, 5, 6, 7, 8};
-    if (options_.quick) return {3, 4, 6};
+    if (options_.quick) return {3, 4, 5};
     return {2, 3, 4, 5, 6};
   }
 

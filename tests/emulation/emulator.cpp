@@ -129,6 +129,13 @@ class Block {
     meet(barrier.waiting, barrier.generation, threads == 0 ? static_cast<std::uint32_t>(threads_.size()) : threads);
   }
 
+  void arrive_at_named(std::uint32_t name, std::uint32_t threads) {
+    NamedBarrier& barrier = named_[name];
+    if (++barrier.waiting < threads) return;
+    barrier.waiting = 0;
+    ++barrier.generation;
+  }
+
   std::byte* shared_range(std::uint32_t address, std::size_t bytes, std::size_t alignment) const {
     if (address % alignment != 0 || address > shared_bytes_ || bytes > shared_bytes_ - address) {
       fail(std::to_string(bytes) + " bytes at shared address " + std::to_string(address) + ", of " +
@@ -289,6 +296,7 @@ std::byte* shared_range(std::uint32_t address, std::size_t bytes, std::size_t al
 }
 const std::byte* exchange(const void* mine, std::size_t bytes) { return Block::current().exchange(mine, bytes); }
 void sync_threads(std::uint32_t name, std::uint32_t threads) { Block::current().sync_threads(name, threads); }
+void arrive_at_named(std::uint32_t name, std::uint32_t threads) { Block::current().arrive_at_named(name, threads); }
 void sync_block() { Block::current().sync_threads(0, 0); }
 void barrier_init(std::uint32_t address, std::uint32_t arrivals) { Block::current().barrier_init(address, arrivals); }
 void barrier_arrive(std::uint32_t address) { Block::current().arrive(address); }

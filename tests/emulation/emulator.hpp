@@ -41,6 +41,8 @@ void launch(std::uint32_t blocks, std::uint32_t threads, std::size_t shared_byte
 
 /// Waits for `threads` threads that name the same barrier.
 void sync_threads(std::uint32_t name, std::uint32_t threads);
+/// Takes part without waiting.
+void arrive_at_named(std::uint32_t name, std::uint32_t threads);
 /// As many as the block has.
 void sync_block();
 

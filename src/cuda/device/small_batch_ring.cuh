@@ -36,7 +36,7 @@ struct SmallBatchParams {
   const std::uint16_t* x;
   const std::uint16_t* bias;  ///< or null
   std::uint16_t* y;
-  float* partial_sums;        ///< of split items: a block's Traits::kItemSums each
+  float4* partial_sums;       ///< of split items: a block's Traits::kItemVectors each
   std::uint32_t* partial_flags;  ///< a block's each: its partial sums are there
   std::uint64_t x_stride;        ///< in values
   std::uint64_t y_stride;
@@ -59,13 +59,14 @@ template <class Config>
 struct SmallBatchTraits {
   static constexpr std::uint32_t kConsumers = kSmallBatchConsumers;
   static constexpr std::uint32_t kConsumerThreads = kConsumers * device::kLanes;
-  /// After the consumers come the warp that requests tiles and the warp that requests exceptions. Where registers are
-  /// moved from those to the consumers they are a warpgroup, of which two warps idle.
+  /// After the consumers come a warp that requests tiles, one that requests exceptions, and one that talks to other
+  /// blocks. Where registers are moved from those to the consumers they are a warpgroup, with an idle warp.
   static constexpr std::uint32_t kTileProducer = kConsumers, kExceptionProducer = kConsumers + 1;
-  static constexpr std::uint32_t kThreads = kConsumerThreads + (Config::kWarpgroup ? 4 : 2) * device::kLanes;
+  static constexpr std::uint32_t kMessenger = kConsumers + 2;
+  static constexpr std::uint32_t kThreads = kConsumerThreads + (Config::kWarpgroup ? 4 : 3) * device::kLanes;
   /// Arrivals that make a slot full: a tile producer's thread; an exception producer's lanes, and one of them again.
   static constexpr std::uint32_t kFullArrivals = Config::kRaw ? 1 : 1 + device::kLanes + 1;
-  static constexpr std::uint32_t kProducerRegisters = 40, kConsumerRegisters = 104;  ///< of a thread, when moved
+  static constexpr std::uint32_t kProducerRegisters = 64, kConsumerRegisters = 104;  ///< of a thread, when moved
   static constexpr std::uint32_t kColTiles = kConsumers / Config::kStrips;
   static constexpr std::uint32_t kTokens = 8 * Config::kTokenTiles;
   static constexpr std::uint32_t kItemRows = format::kTileRows * Config::kStrips;
@@ -81,16 +82,18 @@ struct SmallBatchTraits {
   /// are read from global memory.
   static constexpr std::uint32_t kExceptionBytes = Config::kRaw ? 0 : 2048 / Config::kStrips;
 
-  static constexpr std::uint32_t kPartTiles = Config::kTokenTiles < 4 ? Config::kTokenTiles : 4;
-  static constexpr std::uint32_t kParts = Config::kTokenTiles / kPartTiles;  ///< rounds in which sums are combined
-  static constexpr std::uint32_t kPartSums = 4 * kPartTiles;                 ///< of a lane in a round
-  static constexpr std::uint32_t kItemPartSums = Config::kStrips * kPartSums * device::kLanes;
-  static constexpr std::uint32_t kItemSums = kItemPartSums * kParts;
+  /// A warp's own shared memory: the exponents of its tile; at an item's end, two token tiles of its sums at a time.
+  static constexpr std::uint32_t kWarpBytes = format::kTileValues;
+  static constexpr std::uint32_t kPartTiles = Config::kTokenTiles < 2 ? 1 : 2;
+  static constexpr std::uint32_t kParts = Config::kTokenTiles / kPartTiles;
+  static constexpr std::uint32_t kPartVectors = Config::kStrips * kPartTiles * device::kLanes;  ///< of four sums
+  static constexpr std::uint32_t kItemVectors = kPartVectors * kParts;
 
   static_assert(kConsumers % Config::kStrips == 0 && Config::kStrips * (kColTiles + 1) <= device::kLanes,
                 "a warp's lanes hold the starts of kColTiles + 1 tiles of every strip");
   static_assert(!Config::kWarpgroup || (Config::kStrips % 4 == 0 && Config::kTokenTiles >= 4),
                 "the warps of a warpgroup hold 16 rows each; instructions for 32 and 64 tokens are wrapped");
+  static_assert(kPartTiles * device::kLanes * sizeof(float4) <= kWarpBytes);
   static_assert(kXTileBytes % 1024 == 0 && kWeightBytes % 1024 == 0, "tensor copies swizzle 1 KiB at a time");
 };
 
@@ -113,14 +116,13 @@ struct SmallBatchStage {
 template <class Config>
 struct SmallBatchMap {
   using Traits = SmallBatchTraits<Config>;
-  std::uint32_t x, weights, exponents, sums, exceptions, stages, palettes, schedule, full, empty, size;
+  std::uint32_t x, weights, warps, exceptions, stages, palettes, schedule, full, empty, size;
 
   UNWEIGHT_HOST_DEVICE explicit constexpr SmallBatchMap(std::uint32_t slots)
       : x(0),
         weights(x + slots * Traits::kXBytes),
-        exponents(weights + slots * Traits::kWeightBytes),
-        sums(exponents + (Config::kRaw ? 0 : Traits::kConsumers * format::kTileValues)),
-        exceptions(sums + Traits::kConsumerThreads * Traits::kPartSums * 4),
+        warps(weights + slots * Traits::kWeightBytes),
+        exceptions(warps + Traits::kConsumers * Traits::kWarpBytes),
         stages(exceptions + slots * Config::kStrips * Traits::kExceptionBytes),
         palettes(stages + (Config::kRaw ? 0 : slots * static_cast<std::uint32_t>(sizeof(SmallBatchStage<Config>)))),
         schedule(palettes + (Config::kRaw ? 0 : format::kMaxPalettes * format::kPaletteSize)),

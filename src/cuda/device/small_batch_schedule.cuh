@@ -90,6 +90,10 @@ class SmallBatchSchedule {
     last_ = first_round_ + rounds;
   }
 
+  /// The beginning of an item that a later block ends, and the end of one that earlier blocks began; where there are.
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE const SmallBatchSegment& begun() const { return begun_; }
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE const SmallBatchSegment& ended() const { return ended_; }
+
   /// The block's segments in the order of work, n = 0, 1, ...
   [[nodiscard]] UNWEIGHT_HOST_DEVICE SmallBatchSegment segment(std::uint32_t n) const {
     if (n < first_round_) return begun_;

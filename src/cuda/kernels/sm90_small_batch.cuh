@@ -138,8 +138,8 @@ struct SmallBatchProducer {
     // run in order and X must not wait behind many tiles.
     std::uint32_t n = 0;
     SmallBatchSegment now = schedule.segment(0);
-    const std::uint32_t own_stages = now.end - now.begin - (now.first_helper < blockIdx.x ? 1 : 0);
-    const std::uint32_t early = params.dependent && params.x_by_tensor_copy ? min(params.stages, own_stages) : 0;
+    const std::uint32_t early =
+        params.dependent && params.x_by_tensor_copy ? min(params.stages, now.end - now.begin) : 0;
     for (std::uint32_t slot = 0; slot < early; ++slot) {
       expect(now.item, now.begin + slot, slot);
       copy_weights(now.item, now.begin + slot, slot);
@@ -152,8 +152,6 @@ struct SmallBatchProducer {
         if (count >= params.stages) ptx::barrier_wait(base + map.empty + 8 * slot, parity);
         if (!params.x_by_tensor_copy) store_x(step, slot);
         if (lane == 0 && count >= early) {
-          // With the last stage of an item the consumers know that others' partial sums are there.
-          if (step + 1 == now.end) await_helpers(now);
           expect(now.item, step, slot);
           copy_x(step, slot);
           copy_weights(now.item, step, slot);
@@ -165,12 +163,39 @@ struct SmallBatchProducer {
       }
     }
   }
+};
 
-  /// Waits for the partial sums of the blocks before this one. Theirs are the flags that this block alone clears.
-  __device__ void await_helpers(const SmallBatchSegment& segment) const {
-    for (std::uint32_t helper = segment.first_helper; helper < blockIdx.x; ++helper) {
-      ptx::wait_for_flag(params.partial_flags + helper);
-      params.partial_flags[helper] = 0;
+/// Tells other blocks of this block's partial sums, and waits for theirs: one warp, since both take long.
+///
+/// A block has partial sums at most once for others, of its first segment, and needs others' at most once, for its last.
+template <class Config>
+struct SmallBatchMessenger {
+  using Traits = SmallBatchTraits<Config>;
+  static constexpr std::uint32_t kThreads = Traits::kConsumerThreads + device::kLanes;
+
+  const SmallBatchParams& params;
+  const SmallBatchSchedule& schedule;
+  std::uint32_t lane;
+
+  /// By the consumers: the block's partial sums are written.
+  static __device__ void tell() { ptx::named_barrier_arrive(2, kThreads); }
+  /// By the consumers: waits for those of the segment's helpers.
+  static __device__ void await() { ptx::named_barrier_sync(3, kThreads); }
+
+  __device__ void run() const {
+    const SmallBatchSegment first = schedule.begun(), last = schedule.ended();
+    if (first.exists()) {
+      ptx::named_barrier_sync(2, kThreads);
+      if (lane == 0) ptx::set_flag(params.partial_flags + blockIdx.x);
+    }
+    if (last.exists()) {
+      ptx::wait_for_previous_grids();
+      for (std::uint32_t helper = last.first_helper + lane; helper < blockIdx.x; helper += device::kLanes) {
+        ptx::wait_for_flag(params.partial_flags + helper);
+        params.partial_flags[helper] = 0;  // for the next launch: nobody else reads it
+      }
+      __syncwarp();
+      ptx::named_barrier_arrive(3, kThreads);
     }
   }
 };
@@ -181,7 +206,7 @@ struct SmallBatchExceptionProducer {
   using Traits = SmallBatchTraits<Config>;
   using Stage = SmallBatchStage<Config>;
   static constexpr std::uint32_t kStartsPerStrip = Traits::kColTiles + 1;
-  static constexpr std::uint32_t kAhead = Config::kWarpgroup ? 2 : 4;  ///< stages; a warpgroup's producers have few registers
+  static constexpr std::uint32_t kAhead = 4;  ///< stages
 
   const SmallBatchParams& params;
   const SmallBatchMap<Config>& map;
@@ -314,7 +339,7 @@ struct SmallBatchConsumer {
     std::uint32_t column;     ///< tile along K of a stage
     std::uint32_t tile;       ///< of slot 0
     std::uint32_t x;          ///< the lane's row for ldmatrix, or the tile for wgmma; of slot 0
-    std::uint32_t exponents;  ///< the warp's own
+    std::uint32_t own;        ///< the warp's own memory
     std::uint32_t list;       ///< of slot 0
     std::uint32_t full;       ///< of slot 0
   };
@@ -328,11 +353,11 @@ struct SmallBatchConsumer {
     places.tile = map.weights + tile * Traits::kTileStride;
     places.x = base + map.x + places.column * Traits::kXTileBytes +
                (Config::kWarpgroup ? 0 : (lane & 7) * 128 + ((lane >> 3 ^ (lane & 7)) * 16));
-    places.exponents = map.exponents + warp * format::kTileValues;
+    places.own = map.warps + warp * Traits::kWarpBytes;
     places.list = map.stages + tile * static_cast<std::uint32_t>(sizeof(typename Stage::List));
     places.full = base + map.full;
     for (std::uint32_t* place :
-         {&lane, &places.tile, &places.x, &places.exponents, &places.list, &places.full}) {
+         {&lane, &places.tile, &places.x, &places.own, &places.list, &places.full}) {
       ptx::keep(*place);
     }
     if constexpr (Config::kTokenTiles < 8) {  // where there are registers for them
@@ -411,7 +436,7 @@ struct SmallBatchConsumer {
     if constexpr (Config::kRaw) {
       return params.raw_by_tensor_copy ? load_raw(base + tile) : fetch_raw(strip, column_tile);
     } else {
-      auto* exponents = reinterpret_cast<std::uint8_t*>(shared + places.exponents);
+      auto* exponents = reinterpret_cast<std::uint8_t*>(shared + places.own);
       const device::FragmentDecoder decoder{exponents, lane, params.exception_base};
       return decoder.decode(shared + tile, palettes, list_of_tile(slot));
     }
@@ -458,60 +483,90 @@ struct SmallBatchConsumer {
     }
   }
 
+  static __device__ float4 add(const float4& a, const float4& b) {
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+  }
+
   /// Adds the sums of the strip's warps in their order. Stores what lies inside Y; or, of an item that another block
   /// finishes, partial sums.
   __device__ void store(const SmallBatchSegment& segment, float (&sums)[Config::kTokenTiles][4]) const {
-    constexpr std::uint32_t kSums = Traits::kPartSums;
-    auto* all = reinterpret_cast<float*>(shared + map.sums);
     const bool finished = segment.end == params.deal.steps;
+    if (segment.first_helper < blockIdx.x) SmallBatchMessenger<Config>::await();
+    auto* own = reinterpret_cast<float4*>(shared + places.own);
+    float4 before[2][kThreadVectors];  // of two parts, so that they are waited for at once
     UNWEIGHT_UNROLL
     for (std::uint32_t part = 0; part < Traits::kParts; ++part) {
-      // All warps have read the sums before.
+      if (part % 2 == 0) {
+        load_partials(segment, part, before[0]);
+        if (part + 1 < Traits::kParts) load_partials(segment, part + 1, before[1]);
+      }
+      UNWEIGHT_UNROLL
+      for (std::uint32_t t = 0; t < Traits::kPartTiles; ++t) {
+        const auto& s = sums[part * Traits::kPartTiles + t];
+        own[t * device::kLanes + lane] = make_float4(s[0], s[1], s[2], s[3]);
+      }
       ptx::named_barrier_sync(1, Traits::kConsumerThreads);
       UNWEIGHT_UNROLL
-      for (std::uint32_t i = 0; i < kSums; ++i) {
-        all[((places.strip * Traits::kColTiles + places.column) * kSums + i) * device::kLanes + lane] =
-            sums[part * Traits::kPartTiles + i / 4][i % 4];
+      for (std::uint32_t i = 0; i < kThreadVectors; ++i) {
+        const std::uint32_t v = threadIdx.x + i * Traits::kConsumerThreads;
+        if (v < Traits::kPartVectors) store_vector(segment, finished, part, v, before[part % 2][i]);
       }
-      ptx::named_barrier_sync(1, Traits::kConsumerThreads);
-      UNWEIGHT_NO_UNROLL
-      for (std::uint32_t v = threadIdx.x; v < Traits::kItemPartSums; v += Traits::kConsumerThreads) {
-        const std::uint32_t strip = v / (kSums * device::kLanes), rest = v % (kSums * device::kLanes);
-        float sum = 0;
-        UNWEIGHT_UNROLL
-        for (std::uint32_t c = 0; c < Traits::kColTiles; ++c) {
-          sum += all[(strip * Traits::kColTiles + c) * kSums * device::kLanes + rest];
-        }
-        const auto partial = [&](std::uint32_t block) {
-          return params.partial_sums + std::uint64_t{block} * Traits::kItemSums + part * Traits::kItemPartSums + v;
-        };
-        if (!finished) {
-          *partial(blockIdx.x) = sum;
-          continue;
-        }
-        if (segment.first_helper < blockIdx.x) {
-          float before = ptx::load_from_l2(partial(segment.first_helper));
-          for (std::uint32_t helper = segment.first_helper + 1; helper < blockIdx.x; ++helper) {
-            before += ptx::load_from_l2(partial(helper));
-          }
-          sum = before + sum;
-        }
-        const std::uint32_t i = rest / device::kLanes, l = rest % device::kLanes;
-        const std::uint32_t row = segment.item * Traits::kItemRows + strip * format::kTileRows + l / 4 + 8 * (i / 2 & 1);
-        const std::uint32_t token = (part * Traits::kPartTiles + i / 4) * 8 + 2 * (l & 3) + (i & 1);
-        if (row >= params.rows || token >= params.tokens) continue;
-        if (params.bias != nullptr) sum += device::float_of_bf16(params.bias[row]);
-        params.y[token * params.y_stride + row] = device::round_to_bf16(sum);
-      }
+      ptx::named_barrier_sync(1, Traits::kConsumerThreads);  // before the memory is written again
     }
-    if (!finished) {
-      ptx::named_barrier_sync(1, Traits::kConsumerThreads);
-      if (threadIdx.x == 0) ptx::set_flag(params.partial_flags + blockIdx.x);
-    }
+    if (!finished) SmallBatchMessenger<Config>::tell();
     UNWEIGHT_UNROLL
     for (std::uint32_t t = 0; t < Config::kTokenTiles; ++t) {
       UNWEIGHT_UNROLL
       for (float& sum : sums[t]) sum = 0;
+    }
+  }
+
+  /// Of a part's vectors, how many a thread stores at most.
+  static constexpr std::uint32_t kThreadVectors = format::ceil_div(Traits::kPartVectors, Traits::kConsumerThreads);
+
+  /// The thread's vectors of a part's sums, as the blocks before this one have left them.
+  __device__ void load_partials(const SmallBatchSegment& segment, std::uint32_t part,
+                                float4 (&before)[kThreadVectors]) const {
+    UNWEIGHT_UNROLL
+    for (float4& vector : before) vector = make_float4(0, 0, 0, 0);
+    for (std::uint32_t helper = segment.first_helper; helper < blockIdx.x; ++helper) {
+      const float4* partial =
+          params.partial_sums + std::uint64_t{helper} * Traits::kItemVectors + part * Traits::kPartVectors;
+      UNWEIGHT_UNROLL
+      for (std::uint32_t i = 0; i < kThreadVectors; ++i) {
+        const std::uint32_t v = threadIdx.x + i * Traits::kConsumerThreads;
+        if (v < Traits::kPartVectors) before[i] = add(before[i], ptx::load_from_l2(partial + v));
+      }
+    }
+  }
+
+  /// Vector `v` of a part: four sums as one lane has them, two rows 8 apart x two tokens.
+  __device__ void store_vector(const SmallBatchSegment& segment, bool finished, std::uint32_t part, std::uint32_t v,
+                               const float4& before) const {
+    const std::uint32_t strip = v / (Traits::kPartTiles * device::kLanes);
+    const std::uint32_t in_strip = v % (Traits::kPartTiles * device::kLanes);
+    float4 sum;
+    UNWEIGHT_UNROLL
+    for (std::uint32_t c = 0; c < Traits::kColTiles; ++c) {
+      const std::uint32_t w = Config::kWarpgroup ? c * Config::kStrips + strip : strip * Traits::kColTiles + c;
+      const float4 more = reinterpret_cast<const float4*>(shared + map.warps + w * Traits::kWarpBytes)[in_strip];
+      sum = c == 0 ? more : add(sum, more);
+    }
+    if (!finished) {
+      params.partial_sums[std::uint64_t{blockIdx.x} * Traits::kItemVectors + part * Traits::kPartVectors + v] = sum;
+      return;
+    }
+    sum = add(before, sum);
+    const std::uint32_t t = in_strip / device::kLanes, l = in_strip % device::kLanes;
+    const float values[4] = {sum.x, sum.y, sum.z, sum.w};
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < 4; ++i) {
+      const std::uint32_t row = segment.item * Traits::kItemRows + strip * format::kTileRows + l / 4 + 8 * (i / 2);
+      const std::uint32_t token = (part * Traits::kPartTiles + t) * 8 + 2 * (l & 3) + i % 2;
+      if (row >= params.rows || token >= params.tokens) continue;
+      const float bias = params.bias == nullptr ? 0.0F : device::float_of_bf16(params.bias[row]);
+      params.y[token * params.y_stride + row] =
+          device::round_to_bf16(params.bias == nullptr ? values[i] : values[i] + bias);
     }
   }
 
@@ -598,6 +653,7 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
         SmallBatchExceptionProducer<Config>{params, map, schedule, shared, base, lane}.run();
       }
     }
+    if (warp == Traits::kMessenger) SmallBatchMessenger<Config>{params, schedule, lane}.run();
   } else {
     if constexpr (Config::kWarpgroup) ptx::take_registers<Traits::kConsumerRegisters>();
     SmallBatchConsumer<Config> consumer{params, map, schedule, shared, base, warp, lane, {}};

@@ -62,4 +62,9 @@ __device__ __forceinline__ void named_barrier_sync(std::uint32_t name, std::uint
   asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
 }
 
+/// Takes part in such a barrier without waiting.
+__device__ __forceinline__ void named_barrier_arrive(std::uint32_t name, std::uint32_t threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(name), "r"(threads) : "memory");
+}
+
 }  // namespace unweight::ptx

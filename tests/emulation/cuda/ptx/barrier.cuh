@@ -20,6 +20,9 @@ inline void barrier_arrive_expect(std::uint32_t barrier, std::uint32_t bytes) {
 }
 inline void barrier_arrive_after_async(std::uint32_t barrier) { emulation::arrive_after_copies(barrier); }
 inline void barrier_wait(std::uint32_t barrier, std::uint32_t parity) { emulation::barrier_wait(barrier, parity); }
+inline void named_barrier_arrive(std::uint32_t name, std::uint32_t threads) {
+  emulation::arrive_at_named(name, threads);
+}
 inline void named_barrier_sync(std::uint32_t name, std::uint32_t threads) { emulation::sync_threads(name, threads); }
 
 }  // namespace unweight::ptx
