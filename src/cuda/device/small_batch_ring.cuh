@@ -36,7 +36,7 @@ struct SmallBatchParams {
   const std::uint16_t* x;
   const std::uint16_t* bias;  ///< or null
   std::uint16_t* y;
-  float4* partial_sums;       ///< of split items: a block's Traits::kItemVectors each
+  float* partial_sums;        ///< of split items: a block's Traits::kItemSums each
   std::uint32_t* partial_flags;  ///< a block's each: its partial sums are there
   std::uint64_t x_stride;        ///< in values
   std::uint64_t y_stride;
@@ -59,42 +59,65 @@ template <class Config>
 struct SmallBatchTraits {
   static constexpr std::uint32_t kConsumers = kSmallBatchConsumers;
   static constexpr std::uint32_t kConsumerThreads = kConsumers * device::kLanes;
-  /// After the consumers come a warp that requests tiles, one that requests exceptions, and one that talks to other
-  /// blocks. Where registers are moved from those to the consumers they are a warpgroup, with an idle warp.
-  static constexpr std::uint32_t kTileProducer = kConsumers, kExceptionProducer = kConsumers + 1;
-  static constexpr std::uint32_t kMessenger = kConsumers + 2;
-  static constexpr std::uint32_t kThreads = kConsumerThreads + (Config::kWarpgroup ? 4 : 3) * device::kLanes;
-  /// Arrivals that make a slot full: a tile producer's thread; an exception producer's lanes, and one of them again.
-  static constexpr std::uint32_t kFullArrivals = Config::kRaw ? 1 : 1 + device::kLanes + 1;
+  /// For many tokens X has a ring of its own. It comes from the L2 cache and needs less time, and it is needed later and
+  /// longer than the tiles, whose slots are free as soon as they are decoded.
+  static constexpr bool kXApart = Config::kTokenTiles >= 4;
+
+  // The warps after the consumers; a warpgroup, where registers are moved from it to the consumers.
+  static constexpr std::uint32_t kTileProducer = kConsumers;           ///< requests tiles, and X where it is not apart
+  static constexpr std::uint32_t kExceptionProducer = kConsumers + 1;  ///< requests exceptions
+  static constexpr std::uint32_t kMessenger = kConsumers + 2;          ///< talks to other blocks
+  static constexpr std::uint32_t kXProducer = kConsumers + 3;          ///< requests X where it is apart
+  static constexpr std::uint32_t kThreads = kConsumerThreads + (kXApart ? 4 : 3) * device::kLanes;
   static constexpr std::uint32_t kProducerRegisters = 64, kConsumerRegisters = 104;  ///< of a thread, when moved
+
   static constexpr std::uint32_t kColTiles = kConsumers / Config::kStrips;
   static constexpr std::uint32_t kTokens = 8 * Config::kTokenTiles;
   static constexpr std::uint32_t kItemRows = format::kTileRows * Config::kStrips;
   static constexpr std::uint32_t kRawTileBytes = 2 * format::kTileValues;
 
   // A slot of the ring.
+  /// Arrivals that make it full: a tile producer's thread; an exception producer's lanes, and one of them again.
+  static constexpr std::uint32_t kFullArrivals = Config::kRaw ? 1 : 1 + device::kLanes + 1;
   static constexpr std::uint32_t kTileStride = Config::kRaw ? kRawTileBytes : format::kTileBytes;
   static constexpr std::uint32_t kWeightBytes = kConsumers * kTileStride;
-  static constexpr std::uint32_t kXTileBytes = 2 * format::kTileCols * kTokens;
-  static constexpr std::uint32_t kXBytes = kColTiles * kXTileBytes;
-
   /// Room for the exceptions of a strip's tiles: 64 units a tile, five times what trained weights have. Longer lists
   /// are read from global memory.
   static constexpr std::uint32_t kExceptionBytes = Config::kRaw ? 0 : 2048 / Config::kStrips;
+  static constexpr std::uint32_t kXTileBytes = 2 * format::kTileCols * kTokens;
+  static constexpr std::uint32_t kXBytes = kColTiles * kXTileBytes;
+  /// Slots of X's own ring: one in use, one needed next, one on its way.
+  static constexpr std::uint32_t kXSlots = kXBytes <= 32768 ? 3 : 2;
 
   /// A warp's own shared memory: the exponents of its tile; at an item's end, two token tiles of its sums at a time.
   static constexpr std::uint32_t kWarpBytes = format::kTileValues;
   static constexpr std::uint32_t kPartTiles = Config::kTokenTiles < 2 ? 1 : 2;
   static constexpr std::uint32_t kParts = Config::kTokenTiles / kPartTiles;
-  static constexpr std::uint32_t kPartVectors = Config::kStrips * kPartTiles * device::kLanes;  ///< of four sums
-  static constexpr std::uint32_t kItemVectors = kPartVectors * kParts;
+  static constexpr std::uint32_t kStripPartSums = kPartTiles * 4 * device::kLanes;
+  static constexpr std::uint32_t kPartSums = Config::kStrips * kStripPartSums;
+  static constexpr std::uint32_t kItemSums = kPartSums * kParts;
 
   static_assert(kConsumers % Config::kStrips == 0 && Config::kStrips * (kColTiles + 1) <= device::kLanes,
                 "a warp's lanes hold the starts of kColTiles + 1 tiles of every strip");
-  static_assert(!Config::kWarpgroup || (Config::kStrips % 4 == 0 && Config::kTokenTiles >= 4),
+  static_assert(!Config::kWarpgroup || (Config::kStrips % 4 == 0 && kXApart),
                 "the warps of a warpgroup hold 16 rows each; instructions for 32 and 64 tokens are wrapped");
-  static_assert(kPartTiles * device::kLanes * sizeof(float4) <= kWarpBytes);
+  static_assert(kStripPartSums * sizeof(float) <= kWarpBytes);
   static_assert(kXTileBytes % 1024 == 0 && kWeightBytes % 1024 == 0, "tensor copies swizzle 1 KiB at a time");
+};
+
+/// A place in a ring, and the parity of a barrier there: producers begin with parity 1, since all slots are free.
+struct RingPlace {
+  std::uint32_t slot = 0, parity = 0;
+
+  UNWEIGHT_HOST_DEVICE void advance(std::uint32_t slots) {
+    if (++slot < slots) return;
+    slot = 0;
+    parity ^= 1;
+  }
+
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE std::uint32_t previous(std::uint32_t slots) const {
+    return (slot == 0 ? slots : slot) - 1;
+  }
 };
 
 /// What the exception producer says about a slot.
@@ -116,11 +139,11 @@ struct SmallBatchStage {
 template <class Config>
 struct SmallBatchMap {
   using Traits = SmallBatchTraits<Config>;
-  std::uint32_t x, weights, warps, exceptions, stages, palettes, schedule, full, empty, size;
+  std::uint32_t x, weights, warps, exceptions, stages, palettes, schedule, full, empty, x_full, x_empty, size;
 
   UNWEIGHT_HOST_DEVICE explicit constexpr SmallBatchMap(std::uint32_t slots)
       : x(0),
-        weights(x + slots * Traits::kXBytes),
+        weights(x + (Traits::kXApart ? Traits::kXSlots : slots) * Traits::kXBytes),
         warps(weights + slots * Traits::kWeightBytes),
         exceptions(warps + Traits::kConsumers * Traits::kWarpBytes),
         stages(exceptions + slots * Config::kStrips * Traits::kExceptionBytes),
@@ -128,7 +151,9 @@ struct SmallBatchMap {
         schedule(palettes + (Config::kRaw ? 0 : format::kMaxPalettes * format::kPaletteSize)),
         full(schedule + format::align_up(static_cast<std::uint32_t>(sizeof(SmallBatchSchedule)), 16U)),
         empty(full + 8 * slots),
-        size(empty + 8 * slots) {}
+        x_full(empty + 8 * slots),
+        x_empty(x_full + 8 * Traits::kXSlots),
+        size(x_empty + 8 * Traits::kXSlots) {}
 };
 
 }  // namespace unweight::sm90

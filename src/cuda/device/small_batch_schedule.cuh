@@ -96,9 +96,11 @@ class SmallBatchSchedule {
 
   /// The block's segments in the order of work, n = 0, 1, ...
   [[nodiscard]] UNWEIGHT_HOST_DEVICE SmallBatchSegment segment(std::uint32_t n) const {
-    if (n < first_round_) return begun_;
-    if (n < last_) return {block_ + (n - first_round_) * blocks_, 0, steps_, block_};
-    return n == last_ ? ended_ : SmallBatchSegment{};
+    SmallBatchSegment segment{block_ + (n - first_round_) * blocks_, 0, steps_, block_};
+    if (n < first_round_) segment = begun_;
+    if (n == last_) segment = ended_;
+    if (n > last_) segment.end = segment.begin;
+    return segment;
   }
 
  private:

@@ -52,66 +52,41 @@
 
 namespace unweight::sm90 {
 
-/// Fills the ring. One warp, of which one lane does nearly everything.
+/// What the parts of a block share.
 template <class Config>
-struct SmallBatchProducer {
+struct SmallBatchBlock {
   using Traits = SmallBatchTraits<Config>;
 
   const SmallBatchParams& params;
   const CUtensorMap& x_map;
   const CUtensorMap& raw_map;
-  const SmallBatchMap<Config>& map;
-  const SmallBatchSchedule& schedule;
+  const SmallBatchMap<Config> map;
+  const SmallBatchSchedule& schedule;  ///< in shared memory: registers are few
   std::byte* shared;
   std::uint32_t base;  ///< shared-memory address of `shared`
   std::uint32_t lane;
 
   [[nodiscard]] __device__ std::uint32_t full(std::uint32_t slot) const { return base + map.full + 8 * slot; }
+  [[nodiscard]] __device__ std::uint32_t empty(std::uint32_t slot) const { return base + map.empty + 8 * slot; }
+  [[nodiscard]] __device__ std::uint32_t x_full(std::uint32_t slot) const { return base + map.x_full + 8 * slot; }
+  [[nodiscard]] __device__ std::uint32_t x_empty(std::uint32_t slot) const { return base + map.x_empty + 8 * slot; }
 
-  /// Tiles along K in a stage: fewer in an item's last one.
-  [[nodiscard]] __device__ std::uint32_t columns(std::uint32_t step) const {
-    return min(Traits::kColTiles, params.tiles_per_strip - step * Traits::kColTiles);
-  }
-  /// Strips of an item: fewer in the last one.
-  [[nodiscard]] __device__ std::uint32_t strips(std::uint32_t item) const {
-    return min(Config::kStrips, params.strips - item * Config::kStrips);
-  }
-
-  /// The producer's arrival: the slot is full when these bytes have come.
-  __device__ void expect(std::uint32_t item, std::uint32_t step, std::uint32_t slot) const {
-    std::uint32_t bytes = params.x_by_tensor_copy ? Traits::kXBytes : 0;
-    if constexpr (Config::kRaw) {
-      if (params.raw_by_tensor_copy) bytes += Traits::kWeightBytes;
-    } else {
-      bytes += strips(item) * columns(step) * format::kTileBytes;
+  __device__ void init_barriers() const {
+    for (std::uint32_t slot = 0; slot < params.stages; ++slot) {
+      ptx::barrier_init(full(slot), Traits::kFullArrivals);
+      ptx::barrier_init(empty(slot), Traits::kConsumers);
     }
-    ptx::barrier_arrive_expect(full(slot), bytes);
-  }
-
-  __device__ void copy_x(std::uint32_t step, std::uint32_t slot) const {
-    if (!params.x_by_tensor_copy) return;
-    ptx::tensor_copy(base + map.x + slot * Traits::kXBytes, &x_map, 0, step * Traits::kColTiles, full(slot));
-  }
-
-  __device__ void copy_weights(std::uint32_t item, std::uint32_t step, std::uint32_t slot) const {
-    const std::uint32_t to = base + map.weights + slot * Traits::kWeightBytes;
-    if constexpr (Config::kRaw) {
-      if (params.raw_by_tensor_copy) {
-        ptx::tensor_copy(to, &raw_map, item * Traits::kItemRows, step * Traits::kColTiles, full(slot));
-      }
-    } else {
-      const std::uint32_t count = strips(item), bytes = columns(step) * format::kTileBytes;
-      const std::byte* from = params.tiles + (std::uint64_t{item * Config::kStrips} * params.tiles_per_strip +
-                                              step * Traits::kColTiles) *
-                                                 format::kTileBytes;
-      const std::uint64_t policy = ptx::evict_first_policy();
-      UNWEIGHT_UNROLL
-      for (std::uint32_t strip = 0; strip < Config::kStrips; ++strip) {
-        if (strip >= count) break;
-        ptx::bulk_copy(to + strip * Traits::kColTiles * format::kTileBytes, from, bytes, full(slot), policy);
-        from += std::uint64_t{params.tiles_per_strip} * format::kTileBytes;
+    if constexpr (Traits::kXApart) {
+      for (std::uint32_t slot = 0; slot < Traits::kXSlots; ++slot) {
+        ptx::barrier_init(x_full(slot), 1);
+        ptx::barrier_init(x_empty(slot), Traits::kConsumers);
       }
     }
+    ptx::fence_barrier_init();
+  }
+
+  __device__ void copy_x(std::uint32_t step, std::uint32_t slot, std::uint32_t barrier) const {
+    ptx::tensor_copy(base + map.x + slot * Traits::kXBytes, &x_map, 0, step * Traits::kColTiles, barrier);
   }
 
   /// X by ordinary loads, where a tensor copy cannot address it. By the whole warp.
@@ -131,35 +106,125 @@ struct SmallBatchProducer {
     if constexpr (Config::kWarpgroup) ptx::fence_async_proxy();
     __syncwarp();
   }
+};
+
+/// Requests tiles, and X where it lies in the same slots. One warp, of which one lane does nearly everything.
+template <class Config>
+struct SmallBatchTileProducer : SmallBatchBlock<Config> {
+  using Traits = SmallBatchTraits<Config>;
+  using Block = SmallBatchBlock<Config>;
+  using Block::params, Block::lane, Block::base, Block::map;
+
+  /// Stages that are requested before the block's threads have met.
+  static constexpr std::uint32_t kFirstStages = 2;
+
+  /// Tiles along K in a stage: fewer in an item's last one.
+  [[nodiscard]] __device__ std::uint32_t columns(std::uint32_t step) const {
+    return min(Traits::kColTiles, params.tiles_per_strip - step * Traits::kColTiles);
+  }
+  /// Strips of an item: fewer in the last one.
+  [[nodiscard]] __device__ std::uint32_t strips(std::uint32_t item) const {
+    return min(Config::kStrips, params.strips - item * Config::kStrips);
+  }
+
+  /// The producer's arrival: the slot is full when these bytes have come.
+  __device__ void expect(std::uint32_t item, std::uint32_t step, std::uint32_t slot) const {
+    std::uint32_t bytes = !Traits::kXApart && params.x_by_tensor_copy ? Traits::kXBytes : 0;
+    if constexpr (Config::kRaw) {
+      if (params.raw_by_tensor_copy) bytes += Traits::kWeightBytes;
+    } else {
+      bytes += strips(item) * columns(step) * format::kTileBytes;
+    }
+    ptx::barrier_arrive_expect(this->full(slot), bytes);
+  }
+
+  __device__ void copy_weights(std::uint32_t item, std::uint32_t step, std::uint32_t slot) const {
+    const std::uint32_t to = base + map.weights + slot * Traits::kWeightBytes;
+    if constexpr (Config::kRaw) {
+      if (params.raw_by_tensor_copy) {
+        ptx::tensor_copy(to, &this->raw_map, item * Traits::kItemRows, step * Traits::kColTiles, this->full(slot));
+      }
+    } else {
+      const std::uint32_t count = strips(item), bytes = columns(step) * format::kTileBytes;
+      const std::byte* from = params.tiles + (std::uint64_t{item * Config::kStrips} * params.tiles_per_strip +
+                                              step * Traits::kColTiles) *
+                                                 format::kTileBytes;
+      const std::uint64_t policy = ptx::evict_first_policy();
+      UNWEIGHT_UNROLL
+      for (std::uint32_t strip = 0; strip < Config::kStrips; ++strip) {
+        if (strip >= count) break;
+        ptx::bulk_copy(to + strip * Traits::kColTiles * format::kTileBytes, from, bytes, this->full(slot), policy);
+        from += std::uint64_t{params.tiles_per_strip} * format::kTileBytes;
+      }
+    }
+  }
 
   __device__ void run() const {
-    if (params.x_by_tensor_copy && lane != 0) return;
-    // Of a dependent launch, before the kernel in front of it has ended: weights. Otherwise X goes first, since copies
-    // run in order and X must not wait behind many tiles.
-    std::uint32_t n = 0;
-    SmallBatchSegment now = schedule.segment(0);
-    const std::uint32_t early =
-        params.dependent && params.x_by_tensor_copy ? min(params.stages, now.end - now.begin) : 0;
-    for (std::uint32_t slot = 0; slot < early; ++slot) {
-      expect(now.item, now.begin + slot, slot);
-      copy_weights(now.item, now.begin + slot, slot);
+    const bool x_here = !Traits::kXApart, x_stored = x_here && !params.x_by_tensor_copy;
+    // Tiles do not wait for the kernel in front of a dependent launch. Where X need not either it goes first, since
+    // copies run in order and X must not wait behind many tiles.
+    std::uint32_t tiles_requested = 0, x_requested = 0;  // stages of the first segment
+    if (lane == 0) {
+      this->init_barriers();
+      const SmallBatchSegment first = SmallBatchSchedule(params.deal, blockIdx.x).segment(0);
+      if (!x_stored) tiles_requested = min(kFirstStages, first.end - first.begin);
+      if (x_here && !x_stored && !params.dependent) x_requested = tiles_requested;
+      for (std::uint32_t slot = 0; slot < tiles_requested; ++slot) {
+        expect(first.item, first.begin + slot, slot);
+        if (slot < x_requested) this->copy_x(first.begin + slot, slot, this->full(slot));
+        copy_weights(first.item, first.begin + slot, slot);
+      }
     }
-    ptx::wait_for_previous_grids();
-    for (std::uint32_t slot = 0; slot < early; ++slot) copy_x(now.begin + slot, slot);
-    std::uint32_t slot = 0, parity = 1, count = 0;
-    for (; now.exists(); now = schedule.segment(++n)) {
+    __syncthreads();
+    if (!x_stored && lane != 0) return;
+    std::uint32_t n = 0;
+    SmallBatchSegment now = this->schedule.segment(0);
+    if (x_here && params.dependent && !x_stored) {
+      for (; tiles_requested < min(params.stages, now.end - now.begin); ++tiles_requested) {
+        expect(now.item, now.begin + tiles_requested, tiles_requested);
+        copy_weights(now.item, now.begin + tiles_requested, tiles_requested);
+      }
+    }
+    if (x_here) ptx::wait_for_previous_grids();
+    RingPlace place{0, 1};
+    std::uint32_t count = 0;
+    for (; now.exists(); now = this->schedule.segment(++n)) {
       for (std::uint32_t step = now.begin; step < now.end; ++step, ++count) {
-        if (count >= params.stages) ptx::barrier_wait(base + map.empty + 8 * slot, parity);
-        if (!params.x_by_tensor_copy) store_x(step, slot);
-        if (lane == 0 && count >= early) {
-          expect(now.item, step, slot);
-          copy_x(step, slot);
-          copy_weights(now.item, step, slot);
+        const std::uint32_t slot = place.slot;
+        if (count >= params.stages) ptx::barrier_wait(this->empty(slot), place.parity);
+        if (x_stored) this->store_x(step, slot);
+        if (lane == 0) {
+          if (count >= tiles_requested) expect(now.item, step, slot);
+          if (x_here && !x_stored && count >= x_requested) this->copy_x(step, slot, this->full(slot));
+          if (count >= tiles_requested) copy_weights(now.item, step, slot);
         }
-        if (++slot == params.stages) {
-          slot = 0;
-          parity ^= 1;
+        place.advance(params.stages);
+      }
+    }
+  }
+};
+
+/// Requests X where it has slots of its own. One warp.
+template <class Config>
+struct SmallBatchXProducer : SmallBatchBlock<Config> {
+  using Traits = SmallBatchTraits<Config>;
+
+  __device__ void run() const {
+    const bool by_tensor_copy = this->params.x_by_tensor_copy;
+    __syncthreads();
+    ptx::wait_for_previous_grids();
+    RingPlace place{0, 1};
+    std::uint32_t count = 0, n = 0;
+    for (SmallBatchSegment now = this->schedule.segment(0); now.exists(); now = this->schedule.segment(++n)) {
+      for (std::uint32_t step = now.begin; step < now.end; ++step, ++count) {
+        const std::uint32_t barrier = this->x_full(place.slot);
+        if (count >= Traits::kXSlots) ptx::barrier_wait(this->x_empty(place.slot), place.parity);
+        if (!by_tensor_copy) this->store_x(step, place.slot);
+        if (this->lane == 0) {
+          ptx::barrier_arrive_expect(barrier, by_tensor_copy ? Traits::kXBytes : 0);
+          if (by_tensor_copy) this->copy_x(step, place.slot, barrier);
         }
+        place.advance(Traits::kXSlots);
       }
     }
   }
@@ -169,13 +234,8 @@ struct SmallBatchProducer {
 ///
 /// A block has partial sums at most once for others, of its first segment, and needs others' at most once, for its last.
 template <class Config>
-struct SmallBatchMessenger {
-  using Traits = SmallBatchTraits<Config>;
-  static constexpr std::uint32_t kThreads = Traits::kConsumerThreads + device::kLanes;
-
-  const SmallBatchParams& params;
-  const SmallBatchSchedule& schedule;
-  std::uint32_t lane;
+struct SmallBatchMessenger : SmallBatchBlock<Config> {
+  static constexpr std::uint32_t kThreads = SmallBatchTraits<Config>::kConsumerThreads + device::kLanes;
 
   /// By the consumers: the block's partial sums are written.
   static __device__ void tell() { ptx::named_barrier_arrive(2, kThreads); }
@@ -183,16 +243,18 @@ struct SmallBatchMessenger {
   static __device__ void await() { ptx::named_barrier_sync(3, kThreads); }
 
   __device__ void run() const {
-    const SmallBatchSegment first = schedule.begun(), last = schedule.ended();
+    __syncthreads();
+    const SmallBatchSegment first = this->schedule.begun(), last = this->schedule.ended();
+    std::uint32_t* const flags = this->params.partial_flags;
     if (first.exists()) {
       ptx::named_barrier_sync(2, kThreads);
-      if (lane == 0) ptx::set_flag(params.partial_flags + blockIdx.x);
+      if (this->lane == 0) ptx::set_flag(flags + blockIdx.x);
     }
     if (last.exists()) {
       ptx::wait_for_previous_grids();
-      for (std::uint32_t helper = last.first_helper + lane; helper < blockIdx.x; helper += device::kLanes) {
-        ptx::wait_for_flag(params.partial_flags + helper);
-        params.partial_flags[helper] = 0;  // for the next launch: nobody else reads it
+      for (std::uint32_t helper = last.first_helper + this->lane; helper < blockIdx.x; helper += device::kLanes) {
+        ptx::wait_for_flag(flags + helper);
+        flags[helper] = 0;  // for the next launch: nobody else reads it
       }
       __syncwarp();
       ptx::named_barrier_arrive(3, kThreads);
@@ -202,18 +264,13 @@ struct SmallBatchMessenger {
 
 /// Fills the slots' exceptions: one warp. Their places are tables in global memory, loaded some stages ahead.
 template <class Config>
-struct SmallBatchExceptionProducer {
+struct SmallBatchExceptionProducer : SmallBatchBlock<Config> {
   using Traits = SmallBatchTraits<Config>;
+  using Block = SmallBatchBlock<Config>;
+  using Block::params, Block::lane, Block::base, Block::map, Block::shared, Block::schedule;
   using Stage = SmallBatchStage<Config>;
   static constexpr std::uint32_t kStartsPerStrip = Traits::kColTiles + 1;
   static constexpr std::uint32_t kAhead = 4;  ///< stages
-
-  const SmallBatchParams& params;
-  const SmallBatchMap<Config>& map;
-  const SmallBatchSchedule& schedule;
-  std::byte* shared;
-  std::uint32_t base;  ///< shared-memory address of `shared`
-  std::uint32_t lane;
 
   /// The sequence of the block's stages.
   struct Cursor {
@@ -286,10 +343,9 @@ struct SmallBatchExceptionProducer {
       ptx::copy_async16(ptx::shared_address(stage.row_palettes) + lane * format::kTileRows,
                         params.row_palettes + std::uint64_t{first_strip + lane} * format::kTileRows);
     }
-    const std::uint32_t full = base + map.full + 8 * slot;
-    ptx::barrier_arrive_after_async(full);
+    ptx::barrier_arrive_after_async(this->full(slot));
     __syncwarp();
-    if (lane == 0) ptx::barrier_arrive(full);  // releases what the warp has stored
+    if (lane == 0) ptx::barrier_arrive(this->full(slot));  // releases what the warp has stored
   }
 
   __device__ void run() const {
@@ -297,41 +353,35 @@ struct SmallBatchExceptionProducer {
     Work ahead[kAhead]{};
     UNWEIGHT_UNROLL
     for (Work& work : ahead) look_ahead(cursor, work);
-    std::uint32_t slot = 0, parity = 1, count = 0;
-    for (;;) {
+    __syncthreads();
+    RingPlace place{0, 1};
+    std::uint32_t count = 0;
+    bool more = true;
+    while (more) {
       UNWEIGHT_UNROLL
-      for (Work& work : ahead) {
-        if (!work.exists) {
-          ptx::wait_for_async_copies();
-          return;
-        }
-        if (count >= params.stages) ptx::barrier_wait(base + map.empty + 8 * slot, parity);
-        fill(work, slot);
+      for (std::uint32_t i = 0; i < kAhead; ++i) {
+        Work& work = ahead[i];
+        more = work.exists;
+        if (!more) break;
+        if (count >= params.stages) ptx::barrier_wait(this->empty(place.slot), place.parity);
+        fill(work, place.slot);
         look_ahead(cursor, work);
         ++count;
-        if (++slot == params.stages) {
-          slot = 0;
-          parity ^= 1;
-        }
+        place.advance(params.stages);
       }
     }
+    ptx::wait_for_async_copies();
   }
 };
 
 /// Decodes one tile of every stage and multiplies it with X. One of 16 warps.
 template <class Config>
-struct SmallBatchConsumer {
+struct SmallBatchConsumer : SmallBatchBlock<Config> {
   using Traits = SmallBatchTraits<Config>;
+  using Block = SmallBatchBlock<Config>;
+  using Block::params, Block::lane, Block::base, Block::map, Block::shared, Block::schedule;
   using Stage = SmallBatchStage<Config>;
   using Fragments = device::TileFragments;
-
-  const SmallBatchParams& params;
-  const SmallBatchMap<Config>& map;
-  const SmallBatchSchedule& schedule;
-  std::byte* shared;
-  std::uint32_t base;  ///< shared-memory address of `shared`
-  std::uint32_t warp;
-  std::uint32_t lane;
 
   /// Where a warp's things lie in shared memory; for the compiler to keep, not to derive anew for each tile.
   struct Places {
@@ -346,6 +396,7 @@ struct SmallBatchConsumer {
   Places places;
 
   __device__ void find_places() {
+    const std::uint32_t warp = threadIdx.x / device::kLanes;
     places.strip = Config::kWarpgroup ? warp % Config::kStrips : warp / Traits::kColTiles;
     places.column = Config::kWarpgroup ? warp / Config::kStrips : warp % Traits::kColTiles;
     const std::uint32_t tile = Config::kRaw ? places.column * Config::kStrips + places.strip
@@ -445,7 +496,7 @@ struct SmallBatchConsumer {
   static __device__ const Fragments& join(const Fragments& fragments) { return fragments; }
   static __device__ Fragments join(const device::TileParts& parts) { return parts.join(); }
 
-  /// Begins a warpgroup's product; await_product() ends it.
+  /// Begins a warpgroup's product.
   __device__ void begin_product(const Fragments& fragments, std::uint32_t slot,
                                 float (&sums)[Config::kTokenTiles][4]) const {
     const std::uint64_t b = ptx::wgmma_operand(places.x + slot * Traits::kXBytes);
@@ -455,15 +506,15 @@ struct SmallBatchConsumer {
     ptx::wgmma_commit();
   }
 
-  __device__ void await_product(const Fragments& fragments, float (&sums)[Config::kTokenTiles][4]) const {
-    ptx::wgmma_wait(sums);
+  __device__ void hold(const Fragments& fragments) const {
     UNWEIGHT_UNROLL
     for (std::uint32_t s = 0; s < 4; ++s) ptx::wgmma_hold(fragments.a[s], params.stages);
   }
 
-  __device__ void release(std::uint32_t slot) const {
+  /// Gives a slot back to those who fill it.
+  __device__ void release(std::uint32_t empty_barrier) const {
     __syncwarp();
-    if (lane == 0) ptx::barrier_arrive(places.full + 8 * (params.stages + slot));
+    if (lane == 0) ptx::barrier_arrive(empty_barrier);
   }
 
   /// A warp's own product.
@@ -483,17 +534,37 @@ struct SmallBatchConsumer {
     }
   }
 
-  static __device__ float4 add(const float4& a, const float4& b) {
-    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+  // ---- sums ---------------------------------------------------------------------------------------------------------
+
+  /// How many neighbouring sums a thread takes at a time, so that all threads have some.
+  static constexpr std::uint32_t kWidth = Traits::kPartSums >= 4 * Traits::kConsumerThreads   ? 4
+                                          : Traits::kPartSums >= 2 * Traits::kConsumerThreads ? 2
+                                                                                              : 1;
+  /// How many times in a part.
+  static constexpr std::uint32_t kTurns = format::ceil_div(Traits::kPartSums, kWidth * Traits::kConsumerThreads);
+
+  struct alignas(4 * kWidth) Sums {
+    float value[kWidth];
+
+    __device__ void add(const Sums& other) {
+      UNWEIGHT_UNROLL
+      for (std::uint32_t i = 0; i < kWidth; ++i) value[i] += other.value[i];
+    }
+  };
+
+  /// A thread's first sum of a part in a turn; kPartSums or more: none.
+  static __device__ std::uint32_t first_sum(std::uint32_t turn) {
+    return kWidth * (threadIdx.x + turn * Traits::kConsumerThreads);
   }
 
   /// Adds the sums of the strip's warps in their order. Stores what lies inside Y; or, of an item that another block
   /// finishes, partial sums.
   __device__ void store(const SmallBatchSegment& segment, float (&sums)[Config::kTokenTiles][4]) const {
-    const bool finished = segment.end == params.deal.steps;
+    ptx::wait_for_previous_grids();  // nothing has been written so far
     if (segment.first_helper < blockIdx.x) SmallBatchMessenger<Config>::await();
+    const bool finished = segment.end == params.deal.steps;
     auto* own = reinterpret_cast<float4*>(shared + places.own);
-    float4 before[2][kThreadVectors];  // of two parts, so that they are waited for at once
+    Sums before[2][kTurns];  // of two parts, so that they are waited for at once
     UNWEIGHT_UNROLL
     for (std::uint32_t part = 0; part < Traits::kParts; ++part) {
       if (part % 2 == 0) {
@@ -507,9 +578,17 @@ struct SmallBatchConsumer {
       }
       ptx::named_barrier_sync(1, Traits::kConsumerThreads);
       UNWEIGHT_UNROLL
-      for (std::uint32_t i = 0; i < kThreadVectors; ++i) {
-        const std::uint32_t v = threadIdx.x + i * Traits::kConsumerThreads;
-        if (v < Traits::kPartVectors) store_vector(segment, finished, part, v, before[part % 2][i]);
+      for (std::uint32_t turn = 0; turn < kTurns; ++turn) {
+        const std::uint32_t first = first_sum(turn);
+        if (first >= Traits::kPartSums) continue;
+        Sums sum = sum_of_warps(first);
+        if (finished) {
+          sum.add(before[part % 2][turn]);
+          store_y(segment.item, part, first, sum);
+        } else {
+          float* partial = params.partial_sums + std::uint64_t{blockIdx.x} * Traits::kItemSums;
+          *reinterpret_cast<Sums*>(partial + part * Traits::kPartSums + first) = sum;
+        }
       }
       ptx::named_barrier_sync(1, Traits::kConsumerThreads);  // before the memory is written again
     }
@@ -521,101 +600,114 @@ struct SmallBatchConsumer {
     }
   }
 
-  /// Of a part's vectors, how many a thread stores at most.
-  static constexpr std::uint32_t kThreadVectors = format::ceil_div(Traits::kPartVectors, Traits::kConsumerThreads);
-
-  /// The thread's vectors of a part's sums, as the blocks before this one have left them.
-  __device__ void load_partials(const SmallBatchSegment& segment, std::uint32_t part,
-                                float4 (&before)[kThreadVectors]) const {
+  /// The thread's sums of a part, as the blocks before this one have left them.
+  __device__ void load_partials(const SmallBatchSegment& segment, std::uint32_t part, Sums (&before)[kTurns]) const {
     UNWEIGHT_UNROLL
-    for (float4& vector : before) vector = make_float4(0, 0, 0, 0);
+    for (Sums& sums : before) sums = {};
     for (std::uint32_t helper = segment.first_helper; helper < blockIdx.x; ++helper) {
-      const float4* partial =
-          params.partial_sums + std::uint64_t{helper} * Traits::kItemVectors + part * Traits::kPartVectors;
+      const float* partial =
+          params.partial_sums + std::uint64_t{helper} * Traits::kItemSums + part * Traits::kPartSums;
       UNWEIGHT_UNROLL
-      for (std::uint32_t i = 0; i < kThreadVectors; ++i) {
-        const std::uint32_t v = threadIdx.x + i * Traits::kConsumerThreads;
-        if (v < Traits::kPartVectors) before[i] = add(before[i], ptx::load_from_l2(partial + v));
+      for (std::uint32_t turn = 0; turn < kTurns; ++turn) {
+        const std::uint32_t first = first_sum(turn);
+        if (first >= Traits::kPartSums) continue;
+        UNWEIGHT_UNROLL
+        for (std::uint32_t i = 0; i < kWidth; ++i) {
+          before[turn].value[i] += ptx::load_from_l2(partial + first + i);
+        }
       }
     }
   }
 
-  /// Vector `v` of a part: four sums as one lane has them, two rows 8 apart x two tokens.
-  __device__ void store_vector(const SmallBatchSegment& segment, bool finished, std::uint32_t part, std::uint32_t v,
-                               const float4& before) const {
-    const std::uint32_t strip = v / (Traits::kPartTiles * device::kLanes);
-    const std::uint32_t in_strip = v % (Traits::kPartTiles * device::kLanes);
-    float4 sum;
+  [[nodiscard]] __device__ Sums sum_of_warps(std::uint32_t first) const {
+    const std::uint32_t strip = first / Traits::kStripPartSums, in_strip = first % Traits::kStripPartSums;
+    Sums sum;
     UNWEIGHT_UNROLL
     for (std::uint32_t c = 0; c < Traits::kColTiles; ++c) {
-      const std::uint32_t w = Config::kWarpgroup ? c * Config::kStrips + strip : strip * Traits::kColTiles + c;
-      const float4 more = reinterpret_cast<const float4*>(shared + map.warps + w * Traits::kWarpBytes)[in_strip];
-      sum = c == 0 ? more : add(sum, more);
+      const std::uint32_t warp = Config::kWarpgroup ? c * Config::kStrips + strip : strip * Traits::kColTiles + c;
+      const auto* of_warp = reinterpret_cast<const float*>(shared + map.warps + warp * Traits::kWarpBytes);
+      const Sums more = *reinterpret_cast<const Sums*>(of_warp + in_strip);
+      if (c == 0) {
+        sum = more;
+      } else {
+        sum.add(more);
+      }
     }
-    if (!finished) {
-      params.partial_sums[std::uint64_t{blockIdx.x} * Traits::kItemVectors + part * Traits::kPartVectors + v] = sum;
-      return;
-    }
-    sum = add(before, sum);
-    const std::uint32_t t = in_strip / device::kLanes, l = in_strip % device::kLanes;
-    const float values[4] = {sum.x, sum.y, sum.z, sum.w};
+    return sum;
+  }
+
+  /// In the order of a strip's sums four are one lane's of a token tile: two rows 8 apart x two tokens.
+  __device__ void store_y(std::uint32_t item, std::uint32_t part, std::uint32_t first, const Sums& sums) const {
     UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < 4; ++i) {
-      const std::uint32_t row = segment.item * Traits::kItemRows + strip * format::kTileRows + l / 4 + 8 * (i / 2);
+    for (std::uint32_t k = 0; k < kWidth; ++k) {
+      const std::uint32_t strip = first / Traits::kStripPartSums, in_strip = first % Traits::kStripPartSums;
+      const std::uint32_t i = (first + k) % 4, l = in_strip / 4 % device::kLanes, t = in_strip / (4 * device::kLanes);
+      const std::uint32_t row = item * Traits::kItemRows + strip * format::kTileRows + l / 4 + 8 * (i / 2);
       const std::uint32_t token = (part * Traits::kPartTiles + t) * 8 + 2 * (l & 3) + i % 2;
       if (row >= params.rows || token >= params.tokens) continue;
-      const float bias = params.bias == nullptr ? 0.0F : device::float_of_bf16(params.bias[row]);
-      params.y[token * params.y_stride + row] =
-          device::round_to_bf16(params.bias == nullptr ? values[i] : values[i] + bias);
+      float sum = sums.value[k];
+      if (params.bias != nullptr) sum += device::float_of_bf16(params.bias[row]);
+      params.y[token * params.y_stride + row] = device::round_to_bf16(sum);
     }
   }
 
-  __device__ void run() const {
-    SmallBatchSegment now = schedule.segment(0);
+  // ---- all of it ----------------------------------------------------------------------------------------------------
+
+  __device__ void run() {
     if constexpr (!Config::kRaw) {
       for (std::uint32_t i = threadIdx.x; i < params.palette_count; i += Traits::kConsumerThreads) {
         reinterpret_cast<uint2*>(shared + map.palettes)[i] = params.palettes[i];
       }
     }
-    ptx::named_barrier_sync(1, Traits::kConsumerThreads);
-    ptx::wait_for_previous_grids();
+    find_places();
+    __syncthreads();
 
     float sums[Config::kTokenTiles][4] = {};
     [[maybe_unused]] Fragments in_product{};
     device::LanePalettes palettes{};
-    std::uint32_t slot = 0, parity = 0;
+    RingPlace place;
+    [[maybe_unused]] RingPlace x_place;
+    SmallBatchSegment now = schedule.segment(0);
     for (std::uint32_t n = 1; now.exists(); ++n) {
       const std::uint32_t strip = now.item * Config::kStrips + places.strip;
       // A warpgroup multiplies as one: a strip beyond the last has zeros.
       const bool strip_exists = strip < params.strips;
       for (std::uint32_t step = now.begin; step < now.end; ++step) {
-        const std::uint32_t column_tile = step * Traits::kColTiles + places.column;
+        const std::uint32_t column_tile = step * Traits::kColTiles + places.column, slot = place.slot;
         const bool tile_exists = strip_exists && column_tile < params.tiles_per_strip;
-        ptx::barrier_wait(places.full + 8 * slot, parity);
+        ptx::barrier_wait(places.full + 8 * slot, place.parity);
         if (step == now.begin) palettes = look_up_palettes(slot);
         decltype(load(slot, palettes, strip, column_tile)) tile{};
         if (tile_exists) tile = load(slot, palettes, strip, column_tile);
+        place.advance(params.stages);
+        const std::uint32_t empty = places.full + 8 * (params.stages + slot);
         if constexpr (Config::kWarpgroup) {
+          release(empty);
           // The product of the step before has run while this tile was decoded.
-          // The product of the step before has run while this tile was decoded.
-          await_product(in_product, sums);
-          if (step != now.begin) release(slot == 0 ? params.stages - 1 : slot - 1);
+          ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
+          ptx::wgmma_wait(sums);  // also where none has begun: under a condition ptxas would make all of them wait
+          hold(in_product);
+          if (step != now.begin) release(this->x_empty(x_place.previous(Traits::kXSlots)));
           in_product = join(tile);
-          begin_product(in_product, slot, sums);
+          begin_product(in_product, x_place.slot, sums);
+          x_place.advance(Traits::kXSlots);
           // Raw tiles come by ldmatrix, in flight too: ptxas would let it write what the product reads.
           if constexpr (Config::kRaw) ptx::wgmma_wait(sums);
+        } else if constexpr (Traits::kXApart) {
+          release(empty);
+          ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
+          if (tile_exists) multiply(join(tile), x_place.slot, sums);
+          release(this->x_empty(x_place.slot));
+          x_place.advance(Traits::kXSlots);
         } else {
           if (tile_exists) multiply(join(tile), slot, sums);
-          release(slot);
-        }
-        if (++slot == params.stages) {
-          slot = 0;
-          parity ^= 1;
+          release(empty);
         }
       }
       if constexpr (Config::kWarpgroup) {
-        await_product(in_product, sums);
-        release(slot == 0 ? params.stages - 1 : slot - 1);
+        ptx::wgmma_wait(sums);
+        hold(in_product);
+        release(this->x_empty(x_place.previous(Traits::kXSlots)));
       }
       store(now, sums);
       now = schedule.segment(n);
@@ -630,35 +722,32 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   using Traits = SmallBatchTraits<Config>;
   std::byte* const shared = ptx::dynamic_shared_memory();
   const SmallBatchMap<Config> map(params.stages);
-  const std::uint32_t base = ptx::shared_address(shared);
   const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
+  auto& schedule = *reinterpret_cast<SmallBatchSchedule*>(shared + map.schedule);
+  const SmallBatchBlock<Config> block{params, x_map,  raw_map, map, schedule, shared, ptx::shared_address(shared),
+                                      lane};
   ptx::launch_dependents();
-  auto& schedule = *reinterpret_cast<SmallBatchSchedule*>(shared + map.schedule);  // registers are few
-  if (threadIdx.x == 0) schedule = SmallBatchSchedule(params.deal, blockIdx.x);
-  if (threadIdx.x == Traits::kConsumerThreads) {
-    if (params.x_by_tensor_copy) ptx::prefetch_tensor_map(&x_map);
-    for (std::uint32_t slot = 0; slot < params.stages; ++slot) {
-      ptx::barrier_init(base + map.full + 8 * slot, Traits::kFullArrivals);
-      ptx::barrier_init(base + map.empty + 8 * slot, Traits::kConsumers);
-    }
-    ptx::fence_barrier_init();
-  }
-  __syncthreads();
-  if (warp >= Traits::kConsumers) {
-    if constexpr (Config::kWarpgroup) ptx::give_registers<Traits::kProducerRegisters>();
-    if (warp == Traits::kTileProducer) {
-      SmallBatchProducer<Config>{params, x_map, raw_map, map, schedule, shared, base, lane}.run();
-    } else if constexpr (!Config::kRaw) {
-      if (warp == Traits::kExceptionProducer) {
-        SmallBatchExceptionProducer<Config>{params, map, schedule, shared, base, lane}.run();
-      }
-    }
-    if (warp == Traits::kMessenger) SmallBatchMessenger<Config>{params, schedule, lane}.run();
-  } else {
+  // Every part begins with what it can do alone, and then meets the others at a __syncthreads().
+  if (warp < Traits::kConsumers) {
     if constexpr (Config::kWarpgroup) ptx::take_registers<Traits::kConsumerRegisters>();
-    SmallBatchConsumer<Config> consumer{params, map, schedule, shared, base, warp, lane, {}};
-    consumer.find_places();
-    consumer.run();
+    SmallBatchConsumer<Config>{block, {}}.run();
+    return;
+  }
+  if constexpr (Config::kWarpgroup) ptx::give_registers<Traits::kProducerRegisters>();
+  if (warp == Traits::kTileProducer) {
+    SmallBatchTileProducer<Config>{block}.run();
+  } else if (warp == Traits::kExceptionProducer) {
+    if (lane == 0) schedule = SmallBatchSchedule(params.deal, blockIdx.x);
+    __syncwarp();
+    if constexpr (Config::kRaw) {
+      __syncthreads();
+    } else {
+      SmallBatchExceptionProducer<Config>{block}.run();
+    }
+  } else if (warp == Traits::kMessenger) {
+    SmallBatchMessenger<Config>{block}.run();
+  } else if constexpr (Traits::kXApart) {
+    SmallBatchXProducer<Config>{block}.run();
   }
 }
 

@@ -74,7 +74,7 @@ inline sm90::SmallBatchParams small_batch_params(const PlacedBlob& weight, const
   if (params.deal.splits()) {
     auto* workspace = static_cast<std::byte*>(arguments.workspace);
     params.partial_flags = reinterpret_cast<std::uint32_t*>(workspace);
-    params.partial_sums = reinterpret_cast<float4*>(workspace + small_batch_flag_bytes(multiprocessors));
+    params.partial_sums = reinterpret_cast<float*>(workspace + small_batch_flag_bytes(multiprocessors));
   }
   params.stages = config.stages;
   params.palette_count = weight.palette_count;

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector_types.h>
 
 namespace unweight::ptx {
 
@@ -23,12 +22,9 @@ __device__ __forceinline__ void wait_for_flag(const std::uint32_t* flag) {
 }
 
 /// A load that does not look into the L1 cache, which other blocks' stores do not reach.
-__device__ __forceinline__ float4 load_from_l2(const float4* from) {
-  float4 value;
-  asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
-               : "l"(from)
-               : "memory");
+__device__ __forceinline__ float load_from_l2(const float* from) {
+  float value;
+  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(value) : "l"(from) : "memory");
   return value;
 }
 

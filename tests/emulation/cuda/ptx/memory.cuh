@@ -4,7 +4,6 @@
 // yet never will be.
 #pragma once
 
-#include "emulation/device_language.hpp"
 #include <cstdint>
 #include <stdexcept>
 
@@ -14,6 +13,6 @@ inline void set_flag(std::uint32_t* flag) { *flag = 1; }
 inline void wait_for_flag(const std::uint32_t* flag) {
   if (*flag == 0) throw std::runtime_error("emulation: waits for a flag that only a later block raises");
 }
-inline float4 load_from_l2(const float4* from) { return *from; }
+inline float load_from_l2(const float* from) { return *from; }
 
 }  // namespace unweight::ptx
