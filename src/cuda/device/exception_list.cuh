@@ -13,6 +13,32 @@ namespace unweight::device {
 
 inline constexpr std::uint32_t kUnitsPerStep = 32;  ///< a unit a lane
 
+/// Where a tile's exceptions are: units of the blob's list, and often a copy of them in shared memory.
+struct ExceptionList {
+  std::uint32_t begin;   ///< of the blob's units
+  std::uint32_t packed;  ///< lowest kPlaceBits: byte offset in shared memory, 0: not there; above: count; then the marks
+  static constexpr std::uint32_t kPlaceBits = 18, kCountBits = 10;
+  static constexpr std::uint32_t kUnusual = 1U << 30;  ///< more than a step's units, or not in shared memory
+  static constexpr std::uint32_t kEscaped = 1U << 31;  ///< a plane of exponents
+
+  static UNWEIGHT_HOST_DEVICE constexpr ExceptionList make(std::uint32_t begin, std::uint32_t count,
+                                                           std::uint32_t place) {
+    const std::uint32_t unusual = count > kUnitsPerStep || place == 0 ? kUnusual : 0;
+    const std::uint32_t escaped = count == format::kEscapedTileUnits ? kEscaped : 0;
+    return {begin, place | count << kPlaceBits | unusual | escaped};
+  }
+
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr std::uint32_t place() const { return packed & ((1U << kPlaceBits) - 1); }
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr std::uint32_t count() const {
+    return packed >> kPlaceBits & ((1U << kCountBits) - 1);
+  }
+  /// As count(), of a usual list.
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr std::uint32_t usual_count() const { return packed >> kPlaceBits; }
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr bool is_unusual() const { return packed >= kUnusual; }
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr bool is_escaped() const { return packed >= kEscaped; }
+};
+static_assert(format::kEscapedTileUnits < 1U << ExceptionList::kCountBits);
+
 /// Whether a lane's unit is the second half of an extended entry.
 UNWEIGHT_HOST_DEVICE constexpr bool is_second_half(std::uint32_t extended, std::uint32_t lane) {
   return (extended << 1 >> lane & 1) != 0;

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cuda/device/exception_list.cuh>
 #include <cuda/device/small_batch_schedule.cuh>
 #include <cuda/device/tile_decode.cuh>
 #include <format/layout.hpp>
@@ -123,15 +124,7 @@ struct RingPlace {
 /// What the exception producer says about a slot.
 template <class Config>
 struct SmallBatchStage {
-  /// A tile's list: units of the blob's exceptions, and where in the slot they are.
-  struct List {
-    std::uint32_t begin;    ///< of all units
-    std::uint16_t count;
-    std::uint16_t in_slot;  ///< unit of the slot's exceptions, or kNotInSlot
-  };
-  static constexpr std::uint16_t kNotInSlot = 0xffff;
-
-  List lists[SmallBatchTraits<Config>::kConsumers];                ///< in the order of the tiles in a slot
+  device::ExceptionList lists[SmallBatchTraits<Config>::kConsumers];  ///< in the order of the tiles in a slot
   std::uint8_t row_palettes[Config::kStrips * format::kTileRows];  ///< in a segment's first stage
 };
 

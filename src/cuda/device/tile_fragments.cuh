@@ -37,21 +37,19 @@ struct TileParts {
   }
 };
 
-/// A tile's exceptions: `count` units in shared or global memory.
-struct ExceptionList {
-  const std::uint16_t* units;
-  std::uint32_t count;
-  std::uint32_t first;  ///< units[lane], where the list has so many
-};
-
 /// Decodes tiles for one warp, all of whose lanes take part in every call.
 struct FragmentDecoder {
-  std::uint8_t* exponents;  ///< the warp's 1024 bytes of shared memory, aligned to 16
+  const std::byte* shared;          ///< what the places of lists count from
+  const std::uint16_t* exceptions;  ///< the blob's units, global memory
+  std::uint8_t* exponents;          ///< the warp's 1024 bytes of shared memory, aligned to 16
   std::uint32_t lane;
   std::uint8_t exception_base;  ///< the blob's
 
   /// @param tile  1408 bytes of shared memory, aligned to 128
   __device__ TileParts decode(const std::byte* tile, const LanePalettes& palettes, const ExceptionList& list) const {
+    const bool has_unit = !list.is_unusual() && lane < list.usual_count();
+    std::uint16_t unit = 0;
+    if (has_unit) unit = reinterpret_cast<const std::uint16_t*>(shared + list.place())[lane];
     const uint2 codes01 = reinterpret_cast<const uint2*>(tile + format::kCodes01Offset)[lane];
     const std::uint32_t codes2 = reinterpret_cast<const std::uint32_t*>(tile + format::kCodes2Offset)[lane];
     const uint4 sm0 = reinterpret_cast<const uint4*>(tile)[lane];
@@ -61,39 +59,39 @@ struct FragmentDecoder {
     auto& rotated = parts.rotated;
     UNWEIGHT_UNROLL
     for (std::uint32_t g = 0; g < kLaneGroups; ++g) rotated[g] = look_up_group(palettes, selectors, g);
-    if (list.count == format::kEscapedTileUnits) {
-      load_plane(list.units, lane, rotated);
-    } else if (list.count != 0) {
-      auto* plane = reinterpret_cast<uint4*>(exponents);
-      plane[lane] = make_uint4(rotated[0], rotated[1], rotated[2], rotated[3]);
-      plane[kLanes + lane] = make_uint4(rotated[4], rotated[5], rotated[6], rotated[7]);
-      __syncwarp();
-      patch(list);
-      __syncwarp();
-      const uint4 low = plane[lane], high = plane[kLanes + lane];
-      rotated[0] = low.x, rotated[1] = low.y, rotated[2] = low.z, rotated[3] = low.w;
-      rotated[4] = high.x, rotated[5] = high.y, rotated[6] = high.z, rotated[7] = high.w;
+    if (list.is_escaped()) {
+      load_plane(units_of(list), lane, rotated);
+      return parts;
     }
+    auto* plane = reinterpret_cast<uint4*>(exponents);
+    plane[lane] = make_uint4(rotated[0], rotated[1], rotated[2], rotated[3]);
+    plane[kLanes + lane] = make_uint4(rotated[4], rotated[5], rotated[6], rotated[7]);
+    __syncwarp();
+    const std::uint32_t extended = __ballot_sync(kAllLanes, has_unit && format::entry_is_extended(unit));
+    if (list.is_unusual() || extended != 0) {
+      patch_in_steps(list);
+    } else if (has_unit) {
+      put(unit, format::entry_exponent(unit, exception_base));
+    }
+    __syncwarp();
+    const uint4 low = plane[lane], high = plane[kLanes + lane];
+    rotated[0] = low.x, rotated[1] = low.y, rotated[2] = low.z, rotated[3] = low.w;
+    rotated[4] = high.x, rotated[5] = high.y, rotated[6] = high.z, rotated[7] = high.w;
     return parts;
   }
 
  private:
-  __device__ void patch(const ExceptionList& list) const {
-    const bool has_unit = lane < list.count;
-    const auto unit = static_cast<std::uint16_t>(list.first);
-    const std::uint32_t extended = __ballot_sync(kAllLanes, has_unit && format::entry_is_extended(unit));
-    if (list.count <= kUnitsPerStep && extended == 0) {
-      if (has_unit) put(unit, format::entry_exponent(unit, exception_base));
-    } else {
-      patch_in_steps(list);
-    }
+  [[nodiscard]] __device__ const std::uint16_t* units_of(const ExceptionList& list) const {
+    return list.place() == 0 ? exceptions + list.begin
+                             : reinterpret_cast<const std::uint16_t*>(shared + list.place());
   }
 
-  /// Puts in a list that is long or has extended entries, 32 units at a time.
+  /// Puts in a list that is unusual or has extended entries, 32 units at a time.
   __device__ void patch_in_steps(const ExceptionList& list) const {
-    for (std::uint32_t at = 0; at < list.count;) {
-      const std::uint32_t left = list.count - at;
-      const std::uint16_t unit = lane < left ? list.units[at + lane] : std::uint16_t{0};
+    const std::uint16_t* units = units_of(list);
+    for (std::uint32_t at = 0; at < list.count();) {
+      const std::uint32_t left = list.count() - at;
+      const std::uint16_t unit = lane < left ? units[at + lane] : std::uint16_t{0};
       const ListStep step = read_list_step(unit, left, lane, exception_base);
       if (step.has_entry) put(unit, step.exponent);
       at += step.units_read;

@@ -328,12 +328,12 @@ struct SmallBatchExceptionProducer : SmallBatchBlock<Config> {
       constexpr std::uint32_t kVectorUnits = 8;  // 16 bytes
       const std::uint32_t aligned = begin / kVectorUnits * kVectorUnits;
       const bool fits = 2 * (end - aligned) <= Traits::kExceptionBytes;
-      const std::uint32_t at = strip * (Traits::kExceptionBytes / 2) + start - aligned;
-      stage.lists[strip * Traits::kColTiles + column] = {start, static_cast<std::uint16_t>(next - start),
-                                                         fits ? static_cast<std::uint16_t>(at) : Stage::kNotInSlot};
+      const std::uint32_t room = map.exceptions + (slot * Config::kStrips + strip) * Traits::kExceptionBytes;
+      stage.lists[strip * Traits::kColTiles + column] =
+          device::ExceptionList::make(start, next - start, fits ? room + 2 * (start - aligned) : 0);
       // kColTiles lanes of a strip copy its vectors.
       const std::uint32_t vectors = fits ? (end - aligned + kVectorUnits - 1) / kVectorUnits : 0;
-      const std::uint32_t to = base + map.exceptions + (slot * Config::kStrips + strip) * Traits::kExceptionBytes;
+      const std::uint32_t to = base + room;
       UNWEIGHT_NO_UNROLL
       for (std::uint32_t v = column; v < vectors; v += Traits::kColTiles) {
         ptx::copy_async16(to + 16 * v, params.exceptions + aligned + std::uint64_t{kVectorUnits} * v);
@@ -391,7 +391,6 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     std::uint32_t x;          ///< the lane's row for ldmatrix, or the tile for wgmma; of slot 0
     std::uint32_t own;        ///< the warp's own memory
     std::uint32_t list;       ///< of slot 0
-    std::uint32_t full;       ///< of slot 0
   };
   Places places;
 
@@ -405,12 +404,8 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     places.x = base + map.x + places.column * Traits::kXTileBytes +
                (Config::kWarpgroup ? 0 : (lane & 7) * 128 + ((lane >> 3 ^ (lane & 7)) * 16));
     places.own = map.warps + warp * Traits::kWarpBytes;
-    places.list = map.stages + tile * static_cast<std::uint32_t>(sizeof(typename Stage::List));
-    places.full = base + map.full;
-    for (std::uint32_t* place :
-         {&lane, &places.tile, &places.x, &places.own, &places.list, &places.full}) {
-      ptx::keep(*place);
-    }
+    places.list = map.stages + tile * static_cast<std::uint32_t>(sizeof(device::ExceptionList));
+    for (std::uint32_t* place : {&lane, &places.tile, &places.x, &places.own, &places.list}) ptx::keep(*place);
     if constexpr (Config::kTokenTiles < 8) {  // where there are registers for them
       ptx::keep(places.strip);
       ptx::keep(places.column);
@@ -431,22 +426,6 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
       }
     }
     return palettes;
-  }
-
-  [[nodiscard]] __device__ device::ExceptionList list_of_tile(std::uint32_t slot) const {
-    const auto list = *reinterpret_cast<const typename Stage::List*>(shared + places.list + slot * sizeof(Stage));
-    const std::uint32_t at =
-        map.exceptions + slot * Config::kStrips * Traits::kExceptionBytes + 2 * std::uint32_t{list.in_slot};
-    const bool in_slot = list.in_slot != Stage::kNotInSlot;
-    const auto* units = reinterpret_cast<const std::uint16_t*>(shared + at);
-    std::uint32_t first = 0;
-    if (in_slot) {
-      if (lane < list.count) first = units[lane];
-    } else {
-      units = params.exceptions + list.begin;
-      if (lane < list.count) first = __ldg(units + lane);
-    }
-    return {units, list.count, first};
   }
 
   // ---- tiles --------------------------------------------------------------------------------------------------------
@@ -481,15 +460,29 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
   }
 
   /// The tile of a slot, from whatever form it has, as join() takes it.
-  __device__ auto load(std::uint32_t slot, const device::LanePalettes& palettes, std::uint32_t strip,
-                       std::uint32_t column_tile) const {
+  __device__ auto load(std::uint32_t slot, const device::LanePalettes& palettes, std::uint32_t item,
+                       std::uint32_t step) const {
     const std::uint32_t tile = places.tile + slot * Traits::kWeightBytes;
     if constexpr (Config::kRaw) {
-      return params.raw_by_tensor_copy ? load_raw(base + tile) : fetch_raw(strip, column_tile);
+      if (params.raw_by_tensor_copy) return load_raw(base + tile);
+      return fetch_raw(item * Config::kStrips + places.strip, step * Traits::kColTiles + places.column);
     } else {
       auto* exponents = reinterpret_cast<std::uint8_t*>(shared + places.own);
-      const device::FragmentDecoder decoder{exponents, lane, params.exception_base};
-      return decoder.decode(shared + tile, palettes, list_of_tile(slot));
+      const auto list = *reinterpret_cast<const device::ExceptionList*>(shared + places.list + slot * sizeof(Stage));
+      const device::FragmentDecoder decoder{shared, params.exceptions, exponents, lane, params.exception_base};
+      return decoder.decode(shared + tile, palettes, list);
+    }
+  }
+
+  /// A tile of zeros.
+  template <class Tile>
+  static __device__ void clear(Tile& tile) {
+    static_assert(sizeof tile % sizeof(std::uint32_t) == 0);
+    auto* words = reinterpret_cast<std::uint32_t*>(&tile);
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < sizeof tile / sizeof *words; ++i) {
+      words[i] = 0;
+      ptx::keep(words[i]);  // here, and not for every tile ahead of the condition
     }
   }
 
@@ -499,7 +492,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
   /// Begins a warpgroup's product.
   __device__ void begin_product(const Fragments& fragments, std::uint32_t slot,
                                 float (&sums)[Config::kTokenTiles][4]) const {
-    const std::uint64_t b = ptx::wgmma_operand(places.x + slot * Traits::kXBytes);
+    const std::uint32_t b = ptx::wgmma_operand(places.x + slot * Traits::kXBytes);
     ptx::wgmma_fence(sums);
     UNWEIGHT_UNROLL
     for (std::uint32_t s = 0; s < 4; ++s) ptx::wgmma(sums, fragments.a[s], ptx::wgmma_operand_at(b, 16 * s));
@@ -553,8 +546,8 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
   };
 
   /// A thread's first sum of a part in a turn; kPartSums or more: none.
-  static __device__ std::uint32_t first_sum(std::uint32_t turn) {
-    return kWidth * (threadIdx.x + turn * Traits::kConsumerThreads);
+  static __device__ std::uint32_t first_sum(std::uint32_t thread, std::uint32_t turn) {
+    return kWidth * (thread + turn * Traits::kConsumerThreads);
   }
 
   /// Adds the sums of the strip's warps in their order. Stores what lies inside Y; or, of an item that another block
@@ -563,13 +556,15 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     ptx::wait_for_previous_grids();  // nothing has been written so far
     if (segment.first_helper < blockIdx.x) SmallBatchMessenger<Config>::await();
     const bool finished = segment.end == params.deal.steps;
+    std::uint32_t thread = threadIdx.x;
+    ptx::keep(thread);  // from here on, so that no address that depends on it is kept in registers during the items
     auto* own = reinterpret_cast<float4*>(shared + places.own);
     Sums before[2][kTurns];  // of two parts, so that they are waited for at once
     UNWEIGHT_UNROLL
     for (std::uint32_t part = 0; part < Traits::kParts; ++part) {
       if (part % 2 == 0) {
-        load_partials(segment, part, before[0]);
-        if (part + 1 < Traits::kParts) load_partials(segment, part + 1, before[1]);
+        load_partials(segment, part, thread, before[0]);
+        if (part + 1 < Traits::kParts) load_partials(segment, part + 1, thread, before[1]);
       }
       UNWEIGHT_UNROLL
       for (std::uint32_t t = 0; t < Traits::kPartTiles; ++t) {
@@ -579,7 +574,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
       ptx::named_barrier_sync(1, Traits::kConsumerThreads);
       UNWEIGHT_UNROLL
       for (std::uint32_t turn = 0; turn < kTurns; ++turn) {
-        const std::uint32_t first = first_sum(turn);
+        const std::uint32_t first = first_sum(thread, turn);
         if (first >= Traits::kPartSums) continue;
         Sums sum = sum_of_warps(first);
         if (finished) {
@@ -601,7 +596,8 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
   }
 
   /// The thread's sums of a part, as the blocks before this one have left them.
-  __device__ void load_partials(const SmallBatchSegment& segment, std::uint32_t part, Sums (&before)[kTurns]) const {
+  __device__ void load_partials(const SmallBatchSegment& segment, std::uint32_t part, std::uint32_t thread,
+                                Sums (&before)[kTurns]) const {
     UNWEIGHT_UNROLL
     for (Sums& sums : before) sums = {};
     for (std::uint32_t helper = segment.first_helper; helper < blockIdx.x; ++helper) {
@@ -609,7 +605,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
           params.partial_sums + std::uint64_t{helper} * Traits::kItemSums + part * Traits::kPartSums;
       UNWEIGHT_UNROLL
       for (std::uint32_t turn = 0; turn < kTurns; ++turn) {
-        const std::uint32_t first = first_sum(turn);
+        const std::uint32_t first = first_sum(thread, turn);
         if (first >= Traits::kPartSums) continue;
         UNWEIGHT_UNROLL
         for (std::uint32_t i = 0; i < kWidth; ++i) {
@@ -669,20 +665,26 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     [[maybe_unused]] RingPlace x_place;
     SmallBatchSegment now = schedule.segment(0);
     for (std::uint32_t n = 1; now.exists(); ++n) {
+      // In steps before `end` the warp has a tile; the last strips of W and the last columns may be missing.
       const std::uint32_t strip = now.item * Config::kStrips + places.strip;
-      // A warpgroup multiplies as one: a strip beyond the last has zeros.
-      const bool strip_exists = strip < params.strips;
+      const std::uint32_t end =
+          strip < params.strips
+              ? (params.tiles_per_strip - places.column + Traits::kColTiles - 1) / Traits::kColTiles
+              : 0;
       for (std::uint32_t step = now.begin; step < now.end; ++step) {
-        const std::uint32_t column_tile = step * Traits::kColTiles + places.column, slot = place.slot;
-        const bool tile_exists = strip_exists && column_tile < params.tiles_per_strip;
-        ptx::barrier_wait(places.full + 8 * slot, place.parity);
+        const std::uint32_t slot = place.slot;
+        const bool tile_exists = step < end;
+        ptx::barrier_wait(this->full(slot), place.parity);
         if (step == now.begin) palettes = look_up_palettes(slot);
-        decltype(load(slot, palettes, strip, column_tile)) tile{};
-        if (tile_exists) tile = load(slot, palettes, strip, column_tile);
+        decltype(load(slot, palettes, now.item, step)) tile;
+        if (tile_exists) {
+          tile = load(slot, palettes, now.item, step);
+        } else if constexpr (Config::kWarpgroup) {
+          clear(tile);  // a warpgroup multiplies as one
+        }
         place.advance(params.stages);
-        const std::uint32_t empty = places.full + 8 * (params.stages + slot);
         if constexpr (Config::kWarpgroup) {
-          release(empty);
+          release(this->empty(slot));
           // The product of the step before has run while this tile was decoded.
           ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
           ptx::wgmma_wait(sums);  // also where none has begun: under a condition ptxas would make all of them wait
@@ -694,14 +696,14 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
           // Raw tiles come by ldmatrix, in flight too: ptxas would let it write what the product reads.
           if constexpr (Config::kRaw) ptx::wgmma_wait(sums);
         } else if constexpr (Traits::kXApart) {
-          release(empty);
+          release(this->empty(slot));
           ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
           if (tile_exists) multiply(join(tile), x_place.slot, sums);
           release(this->x_empty(x_place.slot));
           x_place.advance(Traits::kXSlots);
         } else {
           if (tile_exists) multiply(join(tile), slot, sums);
-          release(empty);
+          release(this->empty(slot));
         }
       }
       if constexpr (Config::kWarpgroup) {

@@ -56,50 +56,53 @@ __device__ __forceinline__ void wgmma_hold(const std::uint32_t (&a)[4], std::uin
 __device__ __forceinline__ void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 /// Describes B: columns of 64 values along K, a column a row of 128 bytes in shared memory, 8 columns 1 KiB, with the
-/// 128-byte swizzle. `address` is that of the columns, a multiple of 1024.
-__device__ __forceinline__ std::uint64_t wgmma_operand(std::uint32_t address) {
-  constexpr std::uint64_t kSwizzle128 = std::uint64_t{1} << 62, kEightColumns = std::uint64_t{1024 >> 4} << 32;
-  constexpr std::uint64_t kUnusedOffset = std::uint64_t{1} << 16;
-  return kSwizzle128 | kEightColumns | kUnusedOffset | (address >> 4 & 0x3fffU);
+/// 128-byte swizzle. `address` is that of the columns, a multiple of 1024. The lower word; the upper one is always
+/// kOperandHigh.
+__device__ __forceinline__ std::uint32_t wgmma_operand(std::uint32_t address) {
+  constexpr std::uint32_t kUnusedOffset = 1U << 16;
+  return kUnusedOffset | (address >> 4 & 0x3fffU);
 }
+inline constexpr std::uint32_t kOperandHigh = 1U << 30 /* 128-byte swizzle */ | 1024U >> 4 /* eight columns */;
 
 /// The operand `values` further along K, a multiple of 8.
-__device__ __forceinline__ std::uint64_t wgmma_operand_at(std::uint64_t operand, std::uint32_t values) {
+__device__ __forceinline__ std::uint32_t wgmma_operand_at(std::uint32_t operand, std::uint32_t values) {
   return operand + values * 2 / 16;
 }
 
 /// D[64 x 32] += A[64 x 16] * B[16 x 32] by four warps; see wgmma().
-__device__ __forceinline__ void wgmma_64x32x16(float (&d)[4][4], const std::uint32_t (&a)[4], std::uint64_t b) {
+__device__ __forceinline__ void wgmma_64x32x16(float (&d)[4][4], const std::uint32_t (&a)[4], std::uint32_t b) {
   asm volatile(
+      "{\n.reg .b64 b;\nmov.b64 b, {%20, %21};\n"
       "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
-      "{%16, %17, %18, %19}, %20, 1, 1, 1, 0;"
+      "{%16, %17, %18, %19}, b, 1, 1, 1, 0;\n}\n"
       : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]),
         "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]),
         "+f"(d[3][2]), "+f"(d[3][3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "n"(kOperandHigh));
 }
 
 /// D[64 x 64] += A[64 x 16] * B[16 x 64] by four warps; see wgmma().
-__device__ __forceinline__ void wgmma_64x64x16(float (&d)[8][4], const std::uint32_t (&a)[4], std::uint64_t b) {
+__device__ __forceinline__ void wgmma_64x64x16(float (&d)[8][4], const std::uint32_t (&a)[4], std::uint32_t b) {
   asm volatile(
+      "{\n.reg .b64 b;\nmov.b64 b, {%36, %37};\n"
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "
       "%24, %25, %26, %27, %28, %29, %30, %31}, "
-      "{%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
+      "{%32, %33, %34, %35}, b, 1, 1, 1, 0;\n}\n"
       : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]),
         "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]),
         "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]),
         "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]), "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
         "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "n"(kOperandHigh));
 }
 
 /// D[64 x 8 tiles] += A * B. Asynchronous: between wgmma_fence() and wgmma_commit(), and by all four warps.
-__device__ __forceinline__ void wgmma(float (&d)[4][4], const std::uint32_t (&a)[4], std::uint64_t b) {
+__device__ __forceinline__ void wgmma(float (&d)[4][4], const std::uint32_t (&a)[4], std::uint32_t b) {
   wgmma_64x32x16(d, a, b);
 }
-__device__ __forceinline__ void wgmma(float (&d)[8][4], const std::uint32_t (&a)[4], std::uint64_t b) {
+__device__ __forceinline__ void wgmma(float (&d)[8][4], const std::uint32_t (&a)[4], std::uint32_t b) {
   wgmma_64x64x16(d, a, b);
 }
 

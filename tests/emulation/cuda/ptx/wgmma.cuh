@@ -18,7 +18,7 @@ struct PendingProduct {
   float (*d)[4];
   std::uint32_t tiles;
   std::array<std::uint32_t, 4> a;
-  std::uint64_t b;
+  std::uint32_t b;
 };
 inline std::array<std::vector<PendingProduct>, 1024> pending_products;
 
@@ -28,11 +28,11 @@ void wgmma_fence(float (&)[Tiles][4]) {
 }
 inline void fence_async_proxy() {}
 
-inline std::uint64_t wgmma_operand(std::uint32_t address) { return address; }
-inline std::uint64_t wgmma_operand_at(std::uint64_t operand, std::uint32_t values) { return operand + 2 * values; }
+inline std::uint32_t wgmma_operand(std::uint32_t address) { return address; }
+inline std::uint32_t wgmma_operand_at(std::uint32_t operand, std::uint32_t values) { return operand + 2 * values; }
 
 template <std::size_t Tiles>
-void wgmma(float (&d)[Tiles][4], const std::uint32_t (&a)[4], std::uint64_t b) {
+void wgmma(float (&d)[Tiles][4], const std::uint32_t (&a)[4], std::uint32_t b) {
   pending_products[threadIdx.x].push_back({d, Tiles, {a[0], a[1], a[2], a[3]}, b});
 }
 
@@ -44,8 +44,8 @@ template <std::size_t Tiles>
 void wgmma_wait(float (&)[Tiles][4]) {
   auto& pending = pending_products[threadIdx.x];
   for (const PendingProduct& product : pending) {
-    const auto begin = static_cast<std::uint32_t>(product.b) / 1024 * 1024;
-    const auto first_k = static_cast<std::uint32_t>(product.b) % 1024 / 2;  // in the swizzle's pattern of 64 along K
+    const auto begin = product.b / 1024 * 1024;
+    const auto first_k = product.b % 1024 / 2;  // in the swizzle's pattern of 64 along K
     for (std::uint32_t tile = 0; tile < product.tiles; ++tile) {
       std::uint32_t b[2];
       const std::uint32_t lane = threadIdx.x % emulation::kWarpLanes, column = lane / 4;
