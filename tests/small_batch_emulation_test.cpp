@@ -44,8 +44,7 @@ void run_kernel(const launch::PlacedBlob& weight, const MatmulArguments& argumen
   };
   const CUtensorMap x_map = tensor_map(launch::activations(weight, arguments), Traits::kTokens);
   const CUtensorMap raw_map = tensor_map(launch::raw_matrix(weight, arguments.matrix), Traits::kItemRows);
-  emulation::launch(params.deal.blocks, Traits::kThreads,
-                    sm90::SmallBatchMap<Config>(config.stages).size, seed,
+  emulation::launch(params.deal.blocks, Traits::kThreads, sm90::SmallBatchMap<Config>(config.stages).size, seed,
                     [&] { sm90::small_batch_kernel<Config>(params, x_map, raw_map); });
 }
 
@@ -103,10 +102,17 @@ std::vector<std::uint16_t> multiply(const HostBlob& blob, const HostActivations&
         : run_strips<Strips, false>(weight, arguments, c.config, c.multiprocessors, c.seed);
   };
   switch (c.config.strips) {
-    case 1: run.operator()<1>(); break;
-    case 2: run.operator()<2>(); break;
-    case 4: run.operator()<4>(); break;
-    default: run.operator()<8>();
+    case 1:
+      run.operator()<1>();
+      break;
+    case 2:
+      run.operator()<2>();
+      break;
+    case 4:
+      run.operator()<4>();
+      break;
+    default:
+      run.operator()<8>();
   }
   std::vector<std::uint16_t> y;
   for (std::size_t i = 0; i < memory.size(); ++i) {

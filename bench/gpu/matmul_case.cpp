@@ -123,8 +123,7 @@ class CellBench {
     const std::tuple key(kind.strips, kind.split, kind.warpgroup);
     if (const auto found = references_.find(key); found != references_.end()) return &found->second;
     const DeviceBlob& blob = workload_.raw().blobs.front();
-    const MatmulConfig config{
-        .strips = kind.strips, .stages = 2, .split = kind.split, .warpgroup = kind.warpgroup};
+    const MatmulConfig config{.strips = kind.strips, .stages = 2, .split = kind.split, .warpgroup = kind.warpgroup};
     if (!can_implement(blob, tokens_, config)) return nullptr;
     workload_.poison_y();
     const DeviceMemory workspace = make_workspace();

@@ -134,10 +134,9 @@ TEST_F(MatmulOnDevice, EveryNumberOfTokensGivesTheSameRows) {
   const auto blob = UploadedBlob::encoded(values, shape);
   ASSERT_TRUE(blob.device);
   const Activations x(64, shape.cols, shape.cols, 0, 1);
-  for (const MatmulConfig& config :
-       {MatmulConfig{1, 2}, MatmulConfig{2, 2, true}, MatmulConfig{4, 2},
-        MatmulConfig{.strips = 4, .stages = 2, .warpgroup = true},
-        MatmulConfig{.strips = 8, .stages = 2, .split = true, .warpgroup = true}}) {
+  for (const MatmulConfig& config : {MatmulConfig{1, 2}, MatmulConfig{2, 2, true}, MatmulConfig{4, 2},
+                                     MatmulConfig{.strips = 4, .stages = 2, .warpgroup = true},
+                                     MatmulConfig{.strips = 8, .stages = 2, .split = true, .warpgroup = true}}) {
     const std::uint32_t most = config.warpgroup ? 64 : 32;
     const auto all = run(*blob.device, x, most, config);
     for (std::uint32_t tokens = 1; tokens < most; ++tokens) {
@@ -323,7 +322,8 @@ TEST_F(MatmulOnDevice, RefusesUnsoundArguments) {
   expect_refused(sound, {.strips = 2, .warpgroup = true}, "warpgroup needs strips=4 or 8");
   expect_refused(sound, {.strips = 8}, "strips=8 needs warpgroup");
   expect_refused(changed([](auto& a) { a.tokens = 33; }), {}, "tokens=33");
-  expect_refused(changed([](auto& a) { a.tokens = 64; }), {.strips = 4, .stages = 8, .warpgroup = true}, "shared memory");
+  expect_refused(changed([](auto& a) { a.tokens = 64; }), {.strips = 4, .stages = 8, .warpgroup = true},
+                 "shared memory");
   EXPECT_TRUE(matmul(*blob.device, changed([](auto& a) { a.tokens = 0; }), {}, nullptr));
 }
 

@@ -15,8 +15,9 @@ inline constexpr std::uint32_t kUnitsPerStep = 32;  ///< a unit a lane
 
 /// Where a tile's exceptions are: units of the blob's list, and often a copy of them in shared memory.
 struct ExceptionList {
-  std::uint32_t begin;   ///< of the blob's units
-  std::uint32_t packed;  ///< lowest kPlaceBits: byte offset in shared memory, 0: not there; above: count; then the marks
+  std::uint32_t begin;  ///< of the blob's units
+  std::uint32_t
+      packed;  ///< lowest kPlaceBits: byte offset in shared memory, 0: not there; above: count; then the marks
   static constexpr std::uint32_t kPlaceBits = 18, kCountBits = 10;
   static constexpr std::uint32_t kUnusual = 1U << 30;  ///< more than a step's units, or not in shared memory
   static constexpr std::uint32_t kEscaped = 1U << 31;  ///< a plane of exponents

@@ -37,7 +37,7 @@ struct SmallBatchParams {
   const std::uint16_t* x;
   const std::uint16_t* bias;  ///< or null
   std::uint16_t* y;
-  float* partial_sums;        ///< of split items: a block's Traits::kItemSums each
+  float* partial_sums;           ///< of split items: a block's Traits::kItemSums each
   std::uint32_t* partial_flags;  ///< a block's each: its partial sums are there
   std::uint64_t x_stride;        ///< in values
   std::uint64_t y_stride;
@@ -60,8 +60,8 @@ template <class Config>
 struct SmallBatchTraits {
   static constexpr std::uint32_t kConsumers = kSmallBatchConsumers;
   static constexpr std::uint32_t kConsumerThreads = kConsumers * device::kLanes;
-  /// For many tokens X has a ring of its own. It comes from the L2 cache and needs less time, and it is needed later and
-  /// longer than the tiles, whose slots are free as soon as they are decoded.
+  /// For many tokens X has a ring of its own. It comes from the L2 cache and needs less time, and it is needed later
+  /// and longer than the tiles, whose slots are free as soon as they are decoded.
   static constexpr bool kXApart = Config::kTokenTiles >= 4;
 
   // The warps after the consumers; a warpgroup, where registers are moved from it to the consumers.
@@ -125,7 +125,7 @@ struct RingPlace {
 template <class Config>
 struct SmallBatchStage {
   device::ExceptionList lists[SmallBatchTraits<Config>::kConsumers];  ///< in the order of the tiles in a slot
-  std::uint8_t row_palettes[Config::kStrips * format::kTileRows];  ///< in a segment's first stage
+  std::uint8_t row_palettes[Config::kStrips * format::kTileRows];     ///< in a segment's first stage
 };
 
 /// Offsets in dynamic shared memory, from a base that is a multiple of 1024.

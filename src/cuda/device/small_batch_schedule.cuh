@@ -2,16 +2,21 @@
 //
 // Which work a block of kernels/sm90_small_batch.cuh does, and in what order.
 //
-// The first `whole_items` items go round: block b takes b, b + blocks, ... The rest, fewer than would fill a round, are
-// split along K: their stages, one item's after the other's, are dealt out to the blocks in equal, contiguous ranges.
-// So a block's range may begin within an item and end within another:
+// Whole items go round: block b takes b, b + blocks, ... What does not fill a round can be split along K:
+//
+//   - Fewer items than half the blocks: each has `parts` blocks of its own, one after the other along K. The last of
+//     them finishes the item: it adds the partial sums of those before it, in their order. It has a little more work
+//     than they, so that their sums have come when it needs them.
+//   - Otherwise the stages of the items left over, one item's after the other's, are dealt out to all blocks in equal,
+//     contiguous ranges. So a block's range may begin within an item and end within another:
 //
 //          | item 7                  | item 8                  | item 9                  |
 //    ... block 2     | block 3           | block 4           | block 5           | block 6 ...
 //
-// The block that has an item's last stages finishes it: it adds the partial sums of the blocks before it, in their
-// order. A block works on what another will finish first, on what it finishes itself with others' help last. So it
-// waits only for blocks of a lower number, which began before it, and these have written long ago.
+//     The block that has an item's last stages finishes it. A block works first on what another will finish, then on
+//     its whole items, last on what it finishes itself.
+//
+// So a block waits only for blocks of a lower number, which began before it, and most often they have written long ago.
 #pragma once
 
 #include <cstdint>
@@ -21,21 +26,39 @@ namespace unweight::sm90 {
 
 /// How the work is dealt out, for all blocks. Made by the host: divisions are slow on the device.
 struct SmallBatchDeal {
-  std::uint32_t items, whole_items, steps, blocks;
-  std::uint32_t rounds, longer_rounds;  ///< items of a block in the rounds; the first so many blocks have one more
-  std::uint32_t share, larger_shares;   ///< stages of a block's range; the first so many blocks have one more
+  std::uint32_t items = 0, whole_items = 0, steps = 0, blocks = 0;
+  std::uint32_t rounds = 0, longer_rounds = 0;  ///< whole items of a block; the first so many blocks have one more
+  std::uint32_t parts = 0;                      ///< blocks of an item, where every item has blocks of its own
+  std::uint32_t last_part = 0;                  ///< stages of the last of them
+  std::uint32_t share = 0, larger_shares = 0;   ///< stages of a block's range, or of a part; so many have one more
+
+  static constexpr std::uint32_t kMostParts = 4;  ///< the last one waits for all, and reads all of their sums
 
   constexpr SmallBatchDeal() = default;
 
-  /// Splits, if at all, where that saves the blocks with most work a stage.
+  /// Splits, if at all, where that saves the blocks with most work some stages.
   constexpr SmallBatchDeal(std::uint32_t items_in, std::uint32_t steps_in, std::uint32_t multiprocessors, bool split)
       : items(items_in), whole_items(items_in), steps(steps_in), blocks(multiprocessors) {
+    const std::uint32_t parts_at_most = blocks / items < kMostParts ? blocks / items : kMostParts;
     const std::uint64_t rest = items % blocks, stages = rest * steps;
-    if (split && rest != 0 && (stages + blocks - 1) / blocks < steps) {
+    if (split && parts_at_most >= 2) {
+      // Every part but the last has at least a stage, and the last at least one more than the others.
+      for (parts = parts_at_most; parts > 1; --parts) {
+        last_part = (steps + parts - 1) / parts + 1;
+        if (last_part + parts - 1 <= steps) break;
+      }
+    }
+    if (parts > 1) {
+      share = (steps - last_part) / (parts - 1);
+      larger_shares = (steps - last_part) % (parts - 1);
+      whole_items = 0;
+      blocks = items * parts;
+    } else if (split && parts_at_most < 2 && rest != 0 && (stages + blocks - 1) / blocks < steps) {
       whole_items = items - static_cast<std::uint32_t>(rest);
       share = static_cast<std::uint32_t>(stages / blocks);
       larger_shares = static_cast<std::uint32_t>(stages % blocks);
     } else {
+      parts = 0;
       blocks = items < blocks ? items : blocks;
     }
     rounds = whole_items / blocks;
@@ -46,12 +69,13 @@ struct SmallBatchDeal {
 
   /// Of the block that has most.
   [[nodiscard]] constexpr std::uint64_t stages() const {
+    if (parts != 0) return last_part;
     return std::uint64_t{steps} * (rounds + (longer_rounds != 0 ? 1 : 0)) + share + (larger_shares != 0 ? 1 : 0);
   }
 
-  /// First stage of a block's range, of those of all split items; the range after the last begins at their end.
-  [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr std::uint32_t range_begin(std::uint32_t block) const {
-    return block * share + (block < larger_shares ? block : larger_shares);
+  /// Where a block's range begins among the stages of all items left over, or a part among an item's.
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr std::uint32_t range_begin(std::uint32_t number) const {
+    return number * share + (number < larger_shares ? number : larger_shares);
   }
 };
 
@@ -69,28 +93,40 @@ class SmallBatchSchedule {
   UNWEIGHT_HOST_DEVICE SmallBatchSchedule(const SmallBatchDeal& deal, std::uint32_t block)
       : block_(block), blocks_(deal.blocks), steps_(deal.steps) {
     const std::uint32_t rounds = deal.rounds + (block < deal.longer_rounds ? 1 : 0);
-    first_round_ = last_ = rounds;
-    if (!deal.splits()) {
-      first_round_ = 0;
-      return;
+    if (deal.parts != 0) {
+      const std::uint32_t item = block / deal.parts, part = block - item * deal.parts;
+      if (part + 1 < deal.parts) {
+        begun_ = {item, deal.range_begin(part), deal.range_begin(part + 1), block};
+      } else {
+        ended_ = {item, steps_ - deal.last_part, steps_, item * deal.parts};
+      }
+    } else if (deal.splits()) {
+      const std::uint32_t begin = deal.range_begin(block), end = deal.range_begin(block + 1);
+      const std::uint32_t first = begin / steps_, last = end / steps_;  // items, from the first split one on
+      const std::uint32_t begin_step = begin - first * steps_, end_step = end - last * steps_;
+      if (end_step != 0 && end > begin) {
+        begun_ = {deal.whole_items + last, first == last ? begin_step : 0, end_step, block};
+      }
+      if (begin_step != 0 && last > first) {
+        std::uint32_t helper = block;
+        while (deal.range_begin(helper) > first * steps_) --helper;
+        ended_ = {deal.whole_items + first, begin_step, steps_, helper};
+      }
+      // A share is less than an item, so no range has a whole one.
     }
-    const std::uint32_t begin = deal.range_begin(block), end = deal.range_begin(block + 1);
-    const std::uint32_t first = begin / steps_, last = end / steps_;  // items, from the first split one on
-    const std::uint32_t begin_step = begin - first * steps_, end_step = end - last * steps_;
-    if (end_step != 0 && end > begin) {
-      begun_ = {deal.whole_items + last, first == last ? begin_step : 0, end_step, block};
-    }
-    if (begin_step != 0 && last > first) {
-      std::uint32_t helper = block;
-      while (deal.range_begin(helper) > first * steps_) --helper;
-      ended_ = {deal.whole_items + first, begin_step, steps_, helper};
-    }
-    // A share is less than an item, so no range has a whole one.
     first_round_ = begun_.exists() ? 1 : 0;
     last_ = first_round_ + rounds;
   }
 
-  /// The beginning of an item that a later block ends, and the end of one that earlier blocks began; where there are.
+  /// The first segment, without the rest of the schedule where nothing is split.
+  [[nodiscard]] static UNWEIGHT_HOST_DEVICE SmallBatchSegment first_segment(const SmallBatchDeal& deal,
+                                                                            std::uint32_t block) {
+    if (!deal.splits()) return {block, 0, deal.steps, block};
+    return SmallBatchSchedule(deal, block).segment(0);
+  }
+
+  /// The beginning or middle of an item that a later block ends, and the end of one that earlier blocks began; where
+  /// there are.
   [[nodiscard]] UNWEIGHT_HOST_DEVICE const SmallBatchSegment& begun() const { return begun_; }
   [[nodiscard]] UNWEIGHT_HOST_DEVICE const SmallBatchSegment& ended() const { return ended_; }
 
@@ -105,7 +141,7 @@ class SmallBatchSchedule {
 
  private:
   std::uint32_t block_, blocks_, steps_;
-  std::uint32_t first_round_, last_;  ///< segments first_round_ .. last_ - 1 are the rounds' items
+  std::uint32_t first_round_ = 0, last_ = 0;  ///< segments first_round_ .. last_ - 1 are the rounds' items
   SmallBatchSegment begun_{}, ended_{};
 };
 

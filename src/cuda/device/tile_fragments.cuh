@@ -82,8 +82,7 @@ struct FragmentDecoder {
 
  private:
   [[nodiscard]] __device__ const std::uint16_t* units_of(const ExceptionList& list) const {
-    return list.place() == 0 ? exceptions + list.begin
-                             : reinterpret_cast<const std::uint16_t*>(shared + list.place());
+    return list.place() == 0 ? exceptions + list.begin : reinterpret_cast<const std::uint16_t*>(shared + list.place());
   }
 
   /// Puts in a list that is unusual or has extended entries, 32 units at a time.

@@ -71,18 +71,20 @@ struct SmallBatchBlock {
   [[nodiscard]] __device__ std::uint32_t x_full(std::uint32_t slot) const { return base + map.x_full + 8 * slot; }
   [[nodiscard]] __device__ std::uint32_t x_empty(std::uint32_t slot) const { return base + map.x_empty + 8 * slot; }
 
+  /// By a warp, a slot a lane: this comes before the first request.
   __device__ void init_barriers() const {
-    for (std::uint32_t slot = 0; slot < params.stages; ++slot) {
-      ptx::barrier_init(full(slot), Traits::kFullArrivals);
-      ptx::barrier_init(empty(slot), Traits::kConsumers);
+    if (lane < params.stages) {
+      ptx::barrier_init(full(lane), Traits::kFullArrivals);
+      ptx::barrier_init(empty(lane), Traits::kConsumers);
     }
     if constexpr (Traits::kXApart) {
-      for (std::uint32_t slot = 0; slot < Traits::kXSlots; ++slot) {
-        ptx::barrier_init(x_full(slot), 1);
-        ptx::barrier_init(x_empty(slot), Traits::kConsumers);
+      if (lane < Traits::kXSlots) {
+        ptx::barrier_init(x_full(lane), 1);
+        ptx::barrier_init(x_empty(lane), Traits::kConsumers);
       }
     }
     ptx::fence_barrier_init();
+    __syncwarp();
   }
 
   __device__ void copy_x(std::uint32_t step, std::uint32_t slot, std::uint32_t barrier) const {
@@ -146,9 +148,9 @@ struct SmallBatchTileProducer : SmallBatchBlock<Config> {
       }
     } else {
       const std::uint32_t count = strips(item), bytes = columns(step) * format::kTileBytes;
-      const std::byte* from = params.tiles + (std::uint64_t{item * Config::kStrips} * params.tiles_per_strip +
-                                              step * Traits::kColTiles) *
-                                                 format::kTileBytes;
+      const std::byte* from =
+          params.tiles + (std::uint64_t{item * Config::kStrips} * params.tiles_per_strip + step * Traits::kColTiles) *
+                             format::kTileBytes;
       const std::uint64_t policy = ptx::evict_first_policy();
       UNWEIGHT_UNROLL
       for (std::uint32_t strip = 0; strip < Config::kStrips; ++strip) {
@@ -164,9 +166,10 @@ struct SmallBatchTileProducer : SmallBatchBlock<Config> {
     // Tiles do not wait for the kernel in front of a dependent launch. Where X need not either it goes first, since
     // copies run in order and X must not wait behind many tiles.
     std::uint32_t tiles_requested = 0, x_requested = 0;  // stages of the first segment
+    this->init_barriers();
     if (lane == 0) {
-      this->init_barriers();
-      const SmallBatchSegment first = SmallBatchSchedule(params.deal, blockIdx.x).segment(0);
+      if (x_here && !x_stored) ptx::prefetch_tensor_map(&this->x_map);
+      const SmallBatchSegment first = SmallBatchSchedule::first_segment(params.deal, blockIdx.x);
       if (!x_stored) tiles_requested = min(kFirstStages, first.end - first.begin);
       if (x_here && !x_stored && !params.dependent) x_requested = tiles_requested;
       for (std::uint32_t slot = 0; slot < tiles_requested; ++slot) {
@@ -211,6 +214,7 @@ struct SmallBatchXProducer : SmallBatchBlock<Config> {
 
   __device__ void run() const {
     const bool by_tensor_copy = this->params.x_by_tensor_copy;
+    if (by_tensor_copy && this->lane == 0) ptx::prefetch_tensor_map(&this->x_map);
     __syncthreads();
     ptx::wait_for_previous_grids();
     RingPlace place{0, 1};
@@ -232,7 +236,8 @@ struct SmallBatchXProducer : SmallBatchBlock<Config> {
 
 /// Tells other blocks of this block's partial sums, and waits for theirs: one warp, since both take long.
 ///
-/// A block has partial sums at most once for others, of its first segment, and needs others' at most once, for its last.
+/// A block has partial sums at most once for others, of its first segment, and needs others' at most once, for its
+/// last.
 template <class Config>
 struct SmallBatchMessenger : SmallBatchBlock<Config> {
   static constexpr std::uint32_t kThreads = SmallBatchTraits<Config>::kConsumerThreads + device::kLanes;
@@ -385,12 +390,12 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
 
   /// Where a warp's things lie in shared memory; for the compiler to keep, not to derive anew for each tile.
   struct Places {
-    std::uint32_t strip;      ///< of an item
-    std::uint32_t column;     ///< tile along K of a stage
-    std::uint32_t tile;       ///< of slot 0
-    std::uint32_t x;          ///< the lane's row for ldmatrix, or the tile for wgmma; of slot 0
-    std::uint32_t own;        ///< the warp's own memory
-    std::uint32_t list;       ///< of slot 0
+    std::uint32_t strip;   ///< of an item
+    std::uint32_t column;  ///< tile along K of a stage
+    std::uint32_t tile;    ///< of slot 0
+    std::uint32_t x;       ///< the lane's row for ldmatrix, or the tile for wgmma; of slot 0
+    std::uint32_t own;     ///< the warp's own memory
+    std::uint32_t list;    ///< of slot 0
   };
   Places places;
 
@@ -511,7 +516,8 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
   }
 
   /// A warp's own product.
-  __device__ void multiply(const Fragments& fragments, std::uint32_t slot, float (&sums)[Config::kTokenTiles][4]) const {
+  __device__ void multiply(const Fragments& fragments, std::uint32_t slot,
+                           float (&sums)[Config::kTokenTiles][4]) const {
     const std::uint32_t row = places.x + slot * Traits::kXBytes;
     UNWEIGHT_UNROLL
     for (std::uint32_t t = 0; t < Config::kTokenTiles; ++t) {
@@ -534,7 +540,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
                                           : Traits::kPartSums >= 2 * Traits::kConsumerThreads ? 2
                                                                                               : 1;
   /// How many times in a part.
-  static constexpr std::uint32_t kTurns = format::ceil_div(Traits::kPartSums, kWidth * Traits::kConsumerThreads);
+  static constexpr std::uint32_t kTurns = format::ceil_div(Traits::kPartSums, kWidth* Traits::kConsumerThreads);
 
   struct alignas(4 * kWidth) Sums {
     float value[kWidth];
@@ -601,8 +607,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     UNWEIGHT_UNROLL
     for (Sums& sums : before) sums = {};
     for (std::uint32_t helper = segment.first_helper; helper < blockIdx.x; ++helper) {
-      const float* partial =
-          params.partial_sums + std::uint64_t{helper} * Traits::kItemSums + part * Traits::kPartSums;
+      const float* partial = params.partial_sums + std::uint64_t{helper} * Traits::kItemSums + part * Traits::kPartSums;
       UNWEIGHT_UNROLL
       for (std::uint32_t turn = 0; turn < kTurns; ++turn) {
         const std::uint32_t first = first_sum(thread, turn);
@@ -668,9 +673,8 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
       // In steps before `end` the warp has a tile; the last strips of W and the last columns may be missing.
       const std::uint32_t strip = now.item * Config::kStrips + places.strip;
       const std::uint32_t end =
-          strip < params.strips
-              ? (params.tiles_per_strip - places.column + Traits::kColTiles - 1) / Traits::kColTiles
-              : 0;
+          strip < params.strips ? (params.tiles_per_strip - places.column + Traits::kColTiles - 1) / Traits::kColTiles
+                                : 0;
       for (std::uint32_t step = now.begin; step < now.end; ++step) {
         const std::uint32_t slot = place.slot;
         const bool tile_exists = step < end;
@@ -726,8 +730,7 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   const SmallBatchMap<Config> map(params.stages);
   const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
   auto& schedule = *reinterpret_cast<SmallBatchSchedule*>(shared + map.schedule);
-  const SmallBatchBlock<Config> block{params, x_map,  raw_map, map, schedule, shared, ptx::shared_address(shared),
-                                      lane};
+  const SmallBatchBlock<Config> block{params, x_map, raw_map, map, schedule, shared, ptx::shared_address(shared), lane};
   ptx::launch_dependents();
   // Every part begins with what it can do alone, and then meets the others at a __syncthreads().
   if (warp < Traits::kConsumers) {

@@ -47,6 +47,21 @@ const sm90::SmallBatchInstance* find_instance(const MatmulConfig& config, bool r
   return found == all.end() ? nullptr : &*found;
 }
 
+/// Of the block with most work, in units of a stage's time. The constants are fits to measurements on an H100
+/// (docs/kernels.md): X costs a stage 4% per 16 KiB, an item's end 0.4 stages, and waiting for other blocks what is
+/// here.
+double expected_cost(const sm90::SmallBatchDeal& deal, std::uint32_t strips, std::uint32_t tokens) {
+  const double x_bytes = 128.0 * (sm90::kSmallBatchConsumers / strips) * format::align_up(tokens, 8U);
+  const double items = deal.rounds + (deal.longer_rounds != 0 ? 1 : 0) + (deal.splits() ? 1 : 0);
+  double waits = 0;
+  if (deal.parts > 1) {
+    waits = 1.5 * (deal.parts - 1);
+  } else if (deal.splits()) {
+    waits = deal.rounds != 0 ? 3 : 4;
+  }
+  return static_cast<double>(deal.stages()) * (1 + 0.04 * x_bytes / 16384) + 0.4 * items + waits;
+}
+
 /// Most stages up to `wanted` that shared memory has room for.
 std::uint32_t stages_that_fit(const sm90::SmallBatchInstance& kernel, std::uint32_t wanted) {
   while (wanted > kMinStages && kernel.shared_bytes(wanted) > kSharedBytes) --wanted;
@@ -143,25 +158,24 @@ Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_
   if (tokens > kMaxMatmulTokens) {
     return fail(ErrorCode::kInvalidArgument, "matmul: tokens=" + launch::text(tokens) + " must be at most 64");
   }
-  // The strips that give the busiest multiprocessor the fewest stages; of those within 3%, the most, which read X least
-  // often.
   const bool raw = weight.layout() == BlobLayout::kRaw;
   const std::uint32_t blocks = std::max(1U, weight.multiprocessors());
   MatmulConfig best;
   best.warpgroup = tokens > 32;
   if (weight.shape().rows == 0) return best;
-  double fewest = 0;
+  double least = 0;
   for (const std::uint32_t strips : launch::kStripChoices) {
-    MatmulConfig config{.strips = strips, .warpgroup = best.warpgroup};
-    if (launch::find_instance(config, raw, tokens) == nullptr) continue;
-    const sm90::SmallBatchDeal deal = launch::small_batch_deal(weight.shape(), strips, true, blocks);
-    config.split = deal.splits();
-    const auto stages = static_cast<double>(deal.stages());
-    if (fewest != 0 && stages > 1.03 * fewest) continue;
-    fewest = fewest == 0 ? stages : std::min(fewest, stages);
-    best = config;
+    for (const bool split : {false, true}) {
+      MatmulConfig config{.strips = strips, .split = split, .warpgroup = best.warpgroup};
+      if (launch::find_instance(config, raw, tokens) == nullptr) continue;
+      const double cost =
+          launch::expected_cost(launch::small_batch_deal(weight.shape(), strips, split, blocks), strips, tokens);
+      if (least != 0 && cost >= least) continue;
+      least = cost;
+      best = config;
+    }
   }
-  best.stages = launch::stages_that_fit(*launch::find_instance(best, raw, tokens), 4);
+  best.stages = launch::stages_that_fit(*launch::find_instance(best, raw, tokens), 3);
   return best;
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::kOutOfMemory, "out of memory");

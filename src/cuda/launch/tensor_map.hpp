@@ -21,8 +21,9 @@ struct MatrixInMemory {
   [[nodiscard]] bool suits_tensor_copies() const {
     constexpr std::uint64_t kAlignmentBytes = 16;
     return reinterpret_cast<std::uintptr_t>(values) % kAlignmentBytes == 0 &&
-           stride * sizeof *values % kAlignmentBytes == 0 && cols % format::kTileCols == 0 && rows < (std::uint64_t{1} << 31) &&
-           cols < (std::uint64_t{1} << 31) && stride * sizeof *values < (std::uint64_t{1} << 40);
+           stride * sizeof *values % kAlignmentBytes == 0 && cols % format::kTileCols == 0 &&
+           rows < (std::uint64_t{1} << 31) && cols < (std::uint64_t{1} << 31) &&
+           stride * sizeof *values < (std::uint64_t{1} << 40);
   }
 };
 

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How the small-batch kernel's work is dealt out: every stage to one block, and blocks that wait only for earlier ones.
+#include <algorithm>
+#include <cstdint>
+#include <cuda/device/small_batch_schedule.cuh>
+#include <gtest/gtest.h>
+#include <string>
+#include <vector>
+
+namespace unweight::test {
+namespace {
+
+using sm90::SmallBatchDeal, sm90::SmallBatchSchedule, sm90::SmallBatchSegment;
+
+/// Who works on what, and who waits for whom.
+struct Ledger {
+  explicit Ledger(const SmallBatchDeal& deal)
+      : owners(std::uint64_t{deal.items} * deal.steps, kNobody), told(deal.blocks), asked(deal.blocks) {}
+
+  static constexpr std::uint32_t kNobody = 0xffffffff;
+  std::vector<std::uint32_t> owners;  ///< of the stages, item after item
+  std::vector<int> told, asked;       ///< times that a block leaves partial sums, and that one is waited for
+};
+
+void enter(const SmallBatchDeal& deal, std::uint32_t block, Ledger& ledger) {
+  const SmallBatchSchedule schedule(deal, block);
+  std::uint64_t stages = 0;
+  for (std::uint32_t n = 0;; ++n) {
+    const SmallBatchSegment segment = schedule.segment(n);
+    if (n == 0) {
+      const SmallBatchSegment first = SmallBatchSchedule::first_segment(deal, block);
+      ASSERT_EQ(first.exists(), segment.exists());
+      ASSERT_TRUE(!first.exists() || (first.item == segment.item && first.begin == segment.begin &&
+                                      first.end == segment.end && first.first_helper == segment.first_helper));
+    }
+    if (!segment.exists()) break;
+    ASSERT_LT(segment.item, deal.items);
+    ASSERT_LT(segment.begin, segment.end);
+    ASSERT_LE(segment.end, deal.steps);
+    stages += segment.end - segment.begin;
+    for (std::uint32_t step = segment.begin; step < segment.end; ++step) {
+      auto& owner = ledger.owners[std::uint64_t{segment.item} * deal.steps + step];
+      ASSERT_EQ(owner, Ledger::kNobody);
+      owner = block;
+    }
+    if (segment.end < deal.steps) {
+      ASSERT_EQ(n, 0U) << "what others wait for comes first";
+      ASSERT_EQ(schedule.begun().item, segment.item);
+      ++ledger.told[block];
+    } else if (segment.begin > 0) {
+      ASSERT_EQ(schedule.ended().item, segment.item);
+      ASSERT_FALSE(schedule.segment(n + 1).exists()) << "what waits for others comes last";
+      ASSERT_LT(segment.first_helper, block);
+      for (std::uint32_t helper = segment.first_helper; helper < block; ++helper) ++ledger.asked[helper];
+    } else {
+      ASSERT_EQ(segment.first_helper, block);
+    }
+  }
+  EXPECT_LE(stages, deal.stages());
+}
+
+TEST(SmallBatchSchedule, EveryStageOnceAndSumsInOrder) {
+  for (const std::uint32_t multiprocessors : {1U, 2U, 3U, 7U, 12U, 132U}) {
+    for (std::uint32_t items = 1; items <= 300; items += items < 20 ? 1 : 13) {
+      for (std::uint32_t steps = 1; steps <= 70; steps += steps < 12 ? 1 : 9) {
+        for (const bool split : {false, true}) {
+          SCOPED_TRACE(std::to_string(multiprocessors) + " multiprocessors, " + std::to_string(items) + " items of " +
+                       std::to_string(steps) + " stages");
+          const SmallBatchDeal deal(items, steps, multiprocessors, split);
+          ASSERT_GE(deal.blocks, 1U);
+          ASSERT_LE(deal.blocks, multiprocessors);
+          Ledger ledger(deal);
+          for (std::uint32_t block = 0; block < deal.blocks; ++block) enter(deal, block, ledger);
+          ASSERT_EQ(std::count(ledger.owners.begin(), ledger.owners.end(), Ledger::kNobody), 0);
+          ASSERT_EQ(ledger.told, ledger.asked);
+          for (std::size_t i = 0; i < ledger.owners.size(); ++i) {
+            ASSERT_TRUE(i % steps == 0 || ledger.owners[i - 1] <= ledger.owners[i]) << "blocks in the order of K";
+          }
+          const SmallBatchDeal whole(items, steps, multiprocessors, false);
+          ASSERT_LE(deal.stages(), whole.stages());
+        }
+      }
+    }
+  }
+}
+
+TEST(SmallBatchSchedule, SplitsWhatLeavesBlocksIdle) {
+  EXPECT_FALSE(SmallBatchDeal(128, 8, 132, true).splits());   // nothing to gain
+  EXPECT_EQ(SmallBatchDeal(64, 16, 132, true).stages(), 9U);  // two blocks an item, instead of 16 stages
+  EXPECT_EQ(SmallBatchDeal(448, 16, 132, true).stages(), 55U);
+  EXPECT_EQ(SmallBatchDeal(448, 16, 132, false).stages(), 64U);
+}
+
+}  // namespace
+}  // namespace unweight::test
