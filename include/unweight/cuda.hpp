@@ -85,35 +85,34 @@ class DeviceBlob {
 
 // ---- matrix multiplication for few tokens ---------------------------------------------------------------------------
 //
-// Experimental: proven on the CPU by emulation, not yet on a device (docs/kernels.md).
-//
 // Y[M, N] = X[M, K] * W[N, K]^T + bias[N], where M = tokens, N = rows and K = cols of one matrix of the blob. W is
 // decoded on chip: it is read once, compressed, and never written. X, Y and bias are bfloat16; products are summed in
 // float.
 //
-// Determinism. The bits of Y depend on X, W, bias and the members `strips` and `warpgroup` of MatmulConfig, and on
-// nothing else: not on how many other tokens there are, on the other members of the configuration, on the device's
-// other work, or on whether the blob is tiled or raw. So a caller who always passes the same two has batch-invariant
-// results: row m of Y has the same bits for every number of tokens.
+// Determinism. The bits of Y depend on X, W, bias and the members `strips`, `split` and `warpgroup` of MatmulConfig,
+// and on nothing else: not on how many other tokens there are, on the other members of the configuration, on the
+// device's other work, or on whether the blob is tiled or raw. (With `split` they depend on the device's number of
+// multiprocessors, too.) So a caller who always passes the same three has batch-invariant results: row m of Y has the
+// same bits for every number of tokens.
 
 inline constexpr std::uint32_t kMaxMatmulTokens = 64;
 
-/// How a multiplication runs. All members but `strips` and `warpgroup` only change its speed.
+/// How a multiplication runs. All members but `strips`, `split` and `warpgroup` only change its speed.
 struct MatmulConfig {
-  /// Strips of 16 output features that a thread block works on at a time: 1, 2 or 4. Fewer spread small matrices over
-  /// more of the chip; more read X less often.
+  /// Strips of 16 output features that a thread block works on at a time: 1, 2 or 4, with `warpgroup` 4 or 8. Fewer
+  /// spread small matrices over more of the chip; more read X less often.
   std::uint32_t strips = 2;
   /// Slots of the ring that weights are loaded into ahead of use, 2 to 8.
   std::uint32_t stages = 4;
-  /// Strips that would fill only part of a last round over the multiprocessors are split along K among all of them.
-  /// Needs a workspace.
+  /// Strips that would fill only part of a last round over the multiprocessors are split along K among all of them,
+  /// where that leaves each less to do. Needs a workspace.
   bool split = false;
   /// Programmatic dependent launch: the kernel may begin while the one before it in the stream still runs, and loads
-  /// weights meanwhile. It waits for that kernel's end before it reads X, bias or the workspace, or writes Y. The blob
-  /// itself must not be written by a kernel that may still run then.
+  /// weights meanwhile. It waits for that kernel's end before it reads X or bias, touches the workspace or writes Y.
+  /// The blob itself must not be written by a kernel that may still run then.
   bool dependent_launch = false;
-  /// Four warps multiply together (wgmma) instead of each alone (mma.sync): for more than 16 tokens, which then are
-  /// read from shared memory four times less often. Needs 4 strips; runs as though there were 32 or 64 tokens.
+  /// Four warps multiply together (wgmma) instead of each alone (mma.sync), while the next tiles are decoded. Runs as
+  /// though there were 32 or 64 tokens; more than 32 need it.
   bool warpgroup = false;
 };
 

@@ -8,31 +8,41 @@
 //   out    Y     bf16, rows of any stride; sums in float
 //
 //   bytes  11.23 bits a weight, read once. 28672 x 4096: 165 MB, 53 us at the 3.1 TB/s of a read: the floor.
-//   work   about 7 instructions a weight for up to 8 tokens; at the floor a multiprocessor issues 13.8.
+//   work   6.5 instructions a weight for up to 8 tokens, 6.7 for 64; at the floor a multiprocessor issues 13.8.
 //
-// An *item* is kStrips strips of 16 output features over all of K; one block computes it alone, so no sums cross
-// blocks. Block b takes items b, b + blocks, ...: the chip reads one region of the blob at a time. A *stage* is what a
-// block reads at once, 16 tiles: kStrips strips x kColTiles = 16 / kStrips tiles along K.
+// An *item* is kStrips strips of 16 output features over all of K. Blocks take neighbouring items, so that the chip
+// reads one region of the blob at a time; items that would leave most blocks idle are split among blocks along K
+// (device/small_batch_schedule.cuh). A *stage* is what a block reads at once, 16 tiles: kStrips strips x
+// kColTiles = 16 / kStrips tiles along K. One block of 19 or 20 warps a multiprocessor:
 //
-//   producer, one thread                           16 consumer warps, one tile of the stage each
-//   waits for a free slot of the ring              waits for the slot; asks for the next tile's exceptions
-//   X: one tensor copy             -- slot -->     codes -> exponents by PRMT -> own 1 KiB of shared memory
-//   tiles: one bulk copy a strip                   patches exceptions there, one byte each; reads exponents back
-//                                                  joins sign+mantissa: A operand in registers
-//                                                  B operand by ldmatrix, mma.sync, frees the slot; or four
-//                                                  warps and wgmma, which reads X from the slot itself
-//   at an item's end                               partial sums to shared memory, added in the order of K, stored
+//   tile producer        one thread: tiles by a bulk copy a strip, X by a tensor copy      ring of slots
+//   exception producer   one warp: where each tile's exceptions lie; 16-byte copies  --->  in shared memory,
+//   X producer           one thread, where X has slots of its own                          full/empty barriers
 //
-// The producer's instructions are few because it is one warp's worth of latency: with the exceptions in its hands it
-// was the slowest part of the kernel. A consumer knows where its tiles' lists lie for 32 steps ahead, and has the units
-// of the next tile on their way while it decodes this one.
+//   16 consumer warps    wait for the slot; each takes one tile of the stage:
+//                          codes -> exponents by PRMT -> own 1 KiB of shared memory
+//                          patch exceptions there, one byte each; read the exponents back
+//                          join them with sign+mantissa: the A operand, in registers
+//                          B operand by ldmatrix, mma.sync; or four warps together and wgmma, which reads X itself and
+//                          runs while the next tile is decoded
+//                        at an item's end: sums to shared memory, added in the order of K, rounded, stored
 //
-// Sums: a warp adds its tiles in the order of K; then the kColTiles warps of a strip are added in order. So the bits of
-// Y depend on kStrips and kWarpgroup and nothing else: not on tokens, stages, blocks, or scheduling.
+//   messenger            one warp: tells other blocks of partial sums, waits for theirs
 //
-// Raw weights are the same kernel with another source of the A operand: a tensor copy of 16 x 64 values and ldmatrix.
+// What a warp issues for a stage is a matter of latency, not of throughput: a warp that did all of the producers' work
+// needed longer than the stage's bytes. So everything that waits for memory has a warp of its own, and consumers wait
+// for barriers alone.
 //
-// Sources: the register layouts of mma.m16n8k16, ldmatrix and the 128-byte swizzle are from the PTX ISA.
+// Sums: a warp adds its tiles in the order of K; then the kColTiles warps of a strip are added in order; then the
+// blocks of a split item, in the order of K. So the bits of Y depend on strips, split and warpgroup of the
+// configuration (with split on the number of multiprocessors too), and on nothing else: not on tokens, stages, or
+// scheduling.
+//
+// Raw weights are the same kernel with another source of the A operand: a tensor copy of 64-column tiles and ldmatrix.
+//
+// Sources: the register layouts of mma.m16n8k16, ldmatrix, wgmma and the 128-byte swizzle are from the PTX ISA. Dealing
+// out stages instead of tiles is the idea of Stream-K (Osama et al., 2023); the order of work that avoids waiting, and
+// the parts of unequal length, are ours.
 #pragma once
 
 #include <cstddef>
