@@ -9,7 +9,7 @@
 #
 #   PROGRAMS  folder of the programs
 #   OUT       folder for logs and results
-#   LIST      of tests,sanitize,decode,matmul, separated by commas; all of them by default
+#   LIST      of tests,sanitize,decode,matmul,profile, separated by commas; all but the last by default
 #   OPTION    for matmul_bench, for example --quick
 #
 # Exits 1 when a test or a sanitizer fails or a result is wrong.
@@ -19,7 +19,7 @@ if [[ ${1:-} == --parts ]]; then
   parts=${2:?--parts needs a list}
   shift 2
 fi
-if (($# < 2)) || [[ ! ,$parts, =~ ^,((tests|sanitize|decode|matmul),)+$ ]]; then
+if (($# < 2)) || [[ ! ,$parts, =~ ^,((tests|sanitize|decode|matmul|profile),)+$ ]]; then
   sed -n 's/^#   \(bench.*\)/usage: \1/p; s/^#   \(LIST.*\)/       \1/p' "$0" >&2
   exit 1
 fi
@@ -96,5 +96,17 @@ if chosen matmul; then
   folder=$(cublas_folder)
   measure matmul_bench env LD_LIBRARY_PATH="${folder:+$folder:}${LD_LIBRARY_PATH:-}" "$programs/matmul_bench" \
     --json "$out/matmul.json" --svg "$out/matmul.svg" --commit "$commit" "$@"
+fi
+if chosen profile; then
+  # strips and tiles of 8 tokens of the multiplication's kernel, for 28672 x 4096
+  for kernel in "1 2 1" "64 8 8"; do
+    read -r tokens strips tiles <<<"$kernel"
+    profile="$out/profile_m$tokens"
+    LD_LIBRARY_PATH="$(cublas_folder):${LD_LIBRARY_PATH:-}" run "profile_m$tokens" ncu --clock-control none \
+      --set full --kernel-name-base demangled --launch-skip 3 --launch-count 1 -f -o "$profile" \
+      -k "regex:SmallBatchConfig<.unsigned int.$strips, .unsigned int.$tiles, .bool.0" \
+      "$programs/matmul_bench" --quick --rounds 1 --tokens "$tokens" 28672x4096
+    ncu -i "$profile.ncu-rep" --page details >"$profile.txt"
+  done
 fi
 exit $failed
