@@ -17,12 +17,12 @@ if(TARGET unweight_cli)
   install(TARGETS unweight_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
 if(UNWEIGHT_CUDA_ENABLED)
-  # An export of its own: only who asks for the component `cuda` needs a CUDA toolkit.
+  # An export of its own: only who asks for the component `cuda` of a static library needs a CUDA toolkit.
   install(TARGETS unweight_cuda EXPORT unweightCudaTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
   install(EXPORT unweightCudaTargets NAMESPACE unweight:: DESTINATION ${UNWEIGHT_CMAKE_DIR})
   set(UNWEIGHT_HEADERS_LEFT_OUT)
 else()
-  set(UNWEIGHT_HEADERS_LEFT_OUT PATTERN cuda.hpp EXCLUDE)
+  set(UNWEIGHT_HEADERS_LEFT_OUT REGEX "cuda\\.h(pp)?$" EXCLUDE)
 endif()
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/unweight DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
   FILES_MATCHING PATTERN "*.h" PATTERN "*.hpp" ${UNWEIGHT_HEADERS_LEFT_OUT})

@@ -13,11 +13,11 @@ prefix=$work/prefix
 cmake --install "$build_dir" --prefix "$prefix" >"$work/install.log"
 
 have_cuda=0
-[[ -n $(find "$prefix" -name libunweight_cuda.a) ]] && have_cuda=1
+[[ -n $(find "$prefix" -name unweightCudaTargets.cmake) ]] && have_cuda=1
 
-# Nothing but public headers, and none forgotten. That of the CUDA part comes with its library.
+# Nothing but public headers, and none forgotten. Those of the CUDA part come with it.
 public_headers() {
-  (cd "$source_dir/include" && find . -type f | sort) | if ((have_cuda)); then cat; else grep -v '/cuda\.hpp$'; fi
+  (cd "$source_dir/include" && find . -type f | sort) | if ((have_cuda)); then cat; else grep -vE 'cuda\.h(pp)?$'; fi
 }
 diff <(public_headers) <(cd "$prefix/include" && find . -type f | sort)
 
@@ -40,11 +40,12 @@ done <<<"$programs"
 
 # A project without the CUDA language; it runs on machines without a device too, and says that there is none.
 cuda_project=(cmake -G "$generator" -S "$source_dir/tests/install/cuda" -B "$work/cuda" -DCMAKE_PREFIX_PATH="$prefix"
-  -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_CXX_FLAGS=-Werror)
+  -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_C_COMPILER="$cc" -DCMAKE_CXX_FLAGS=-Werror -DCMAKE_C_FLAGS=-Werror)
 if ((have_cuda)); then
   "${cuda_project[@]}"
   cmake --build "$work/cuda"
   "$work/cuda/device_blob"
+  "$work/cuda/device_blob_c"
 elif "${cuda_project[@]}" >"$work/cuda.log" 2>&1; then
   echo "find_package(unweight COMPONENTS cuda) succeeds without a CUDA part" >&2
   exit 1

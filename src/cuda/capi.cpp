@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The functions of <unweight/unweight_cuda.h> over those of <unweight/cuda.hpp>.
+#include <algorithm>
+#include <capi/boundary.hpp>
+#include <cstddef>
+#include <cstring>
+#include <fmt/format.h>
+#include <span>
+#include <type_traits>
+#include <unweight/cuda.hpp>
+#include <unweight/unweight_cuda.h>
+
+struct unweight_device_blob {
+  unweight::DeviceBlob blob;
+};
+
+namespace {
+
+using unweight::DeviceBlob;
+using unweight::ErrorCode;
+using unweight::fail;
+using unweight::MatmulArguments;
+using unweight::MatmulConfig;
+using unweight::Result;
+using unweight::capi::check_array;
+using unweight::capi::check_object;
+using unweight::capi::guarded;
+
+// What programs have compiled in: members never move.
+static_assert(std::is_trivial_v<unweight_matmul_config> && std::is_standard_layout_v<unweight_matmul_config>);
+static_assert(offsetof(unweight_matmul_config, strips) == 8);
+static_assert(offsetof(unweight_matmul_config, stages) == 12);
+static_assert(offsetof(unweight_matmul_config, split) == 16);
+static_assert(offsetof(unweight_matmul_config, dependent_launch) == 20);
+static_assert(offsetof(unweight_matmul_config, warpgroup) == 24);
+static_assert(offsetof(unweight_matmul_config, reserved) == 28);
+static_assert(std::is_trivial_v<unweight_matmul_arguments> && std::is_standard_layout_v<unweight_matmul_arguments>);
+static_assert(offsetof(unweight_matmul_arguments, x) == 8);
+static_assert(offsetof(unweight_matmul_arguments, x_stride) == 16);
+static_assert(offsetof(unweight_matmul_arguments, y) == 24);
+static_assert(offsetof(unweight_matmul_arguments, y_stride) == 32);
+static_assert(offsetof(unweight_matmul_arguments, bias) == 40);
+static_assert(offsetof(unweight_matmul_arguments, matrix) == 48);
+static_assert(offsetof(unweight_matmul_arguments, workspace) == 56);
+static_assert(offsetof(unweight_matmul_arguments, tokens) == 64);
+
+// sizeof() in the release that introduced them.
+constexpr std::uint64_t kFirstConfigBytes = 32, kFirstArgumentsBytes = 72;
+static_assert(sizeof(unweight_matmul_config) >= kFirstConfigBytes);
+static_assert(sizeof(unweight_matmul_arguments) >= kFirstArgumentsBytes);
+
+static_assert(UNWEIGHT_DEVICE_BLOB_ALIGNMENT == unweight::kDeviceBlobAlignment);
+static_assert(UNWEIGHT_MAX_MATMUL_TOKENS == unweight::kMaxMatmulTokens);
+
+cudaStream_t to_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
+
+Result<void> check_size(std::uint64_t struct_size, std::uint64_t first_bytes, const char* name) {
+  if (struct_size >= first_bytes) return {};
+  return fail(ErrorCode::kInvalidArgument,
+              fmt::format("{}->struct_size = {} is less than {}", name, struct_size, first_bytes));
+}
+
+/// The caller's structure, as far as it goes, with zeros for what it does not know yet.
+template <class Struct>
+Result<Struct> read_struct(const Struct* from, std::uint64_t first_bytes, const char* name) {
+  if (auto ok = check_object(from, name); !ok) return tl::unexpected(ok.error());
+  if (auto ok = check_size(from->struct_size, first_bytes, name); !ok) return tl::unexpected(ok.error());
+  Struct copy{};
+  std::memcpy(&copy, from, std::min<std::size_t>(from->struct_size, sizeof copy));
+  return copy;
+}
+
+Result<bool> to_bool(std::uint32_t value, const char* name) {
+  if (value <= 1) return value == 1;
+  return fail(ErrorCode::kInvalidArgument, fmt::format("config->{} = {} must be 0 or 1", name, value));
+}
+
+Result<MatmulConfig> to_config(const unweight_matmul_config* config) {
+  const auto read = read_struct(config, kFirstConfigBytes, "config");
+  if (!read) return tl::unexpected(read.error());
+  const auto split = to_bool(read->split, "split");
+  const auto dependent_launch = to_bool(read->dependent_launch, "dependent_launch");
+  const auto warpgroup = to_bool(read->warpgroup, "warpgroup");
+  for (const auto* flag : {&split, &dependent_launch, &warpgroup}) {
+    if (!*flag) return tl::unexpected(flag->error());
+  }
+  return MatmulConfig{.strips = read->strips,
+                      .stages = read->stages,
+                      .split = *split,
+                      .dependent_launch = *dependent_launch,
+                      .warpgroup = *warpgroup};
+}
+
+Result<MatmulArguments> to_arguments(const unweight_matmul_arguments* arguments) {
+  const auto read = read_struct(arguments, kFirstArgumentsBytes, "arguments");
+  if (!read) return tl::unexpected(read.error());
+  return MatmulArguments{.x = read->x,
+                         .x_stride = read->x_stride,
+                         .y = read->y,
+                         .y_stride = read->y_stride,
+                         .bias = read->bias,
+                         .tokens = read->tokens,
+                         .matrix = read->matrix,
+                         .workspace = read->workspace};
+}
+
+/// Runs the body with the blob of an object that may be NULL.
+template <class Body>
+unweight_status with_blob(const unweight_device_blob* device_blob, const Body& body) {
+  return guarded([&]() -> Result<void> {
+    if (auto ok = check_object(device_blob, "device_blob"); !ok) return ok;
+    return body(device_blob->blob);
+  });
+}
+
+}  // namespace
+
+unweight_status unweight_device_blob_create(const void* blob, size_t blob_bytes, const void* device_bytes,
+                                            unweight_device_blob** device_blob) {
+  return guarded([&]() -> Result<void> {
+    if (auto ok = check_object(device_blob, "device_blob"); !ok) return ok;
+    *device_blob = nullptr;
+    const auto* bytes = static_cast<const std::byte*>(blob);
+    if (auto ok = check_array(bytes, blob_bytes, "blob", "blob_bytes"); !ok) return ok;
+    const auto created = DeviceBlob::create({bytes, blob_bytes}, device_bytes);
+    if (!created) return tl::unexpected(created.error());
+    *device_blob = new unweight_device_blob{*created};
+    return {};
+  });
+}
+
+void unweight_device_blob_destroy(unweight_device_blob* device_blob) { delete device_blob; }
+
+unweight_status unweight_device_decode(const unweight_device_blob* device_blob, uint16_t* values, uint64_t row_stride,
+                                       void* stream) {
+  return with_blob(device_blob, [&](const DeviceBlob& blob) {
+    return unweight::decode(blob, values, row_stride, to_stream(stream));
+  });
+}
+
+unweight_status unweight_device_prefetch_l2(const unweight_device_blob* device_blob, uint64_t begin_byte,
+                                            uint64_t size_bytes, void* stream) {
+  return with_blob(device_blob, [&](const DeviceBlob& blob) {
+    return unweight::prefetch_l2(blob, begin_byte, size_bytes, to_stream(stream));
+  });
+}
+
+unweight_status unweight_matmul_can_implement(const unweight_device_blob* device_blob, uint32_t tokens,
+                                              const unweight_matmul_config* config) {
+  return with_blob(device_blob, [&](const DeviceBlob& blob) -> Result<void> {
+    const auto checked = to_config(config);
+    if (!checked) return tl::unexpected(checked.error());
+    return unweight::can_implement(blob, tokens, *checked);
+  });
+}
+
+unweight_status unweight_matmul_choose_config(const unweight_device_blob* device_blob, uint32_t tokens,
+                                              unweight_matmul_config* config) {
+  return with_blob(device_blob, [&](const DeviceBlob& blob) -> Result<void> {
+    if (auto ok = check_object(config, "config"); !ok) return ok;
+    if (auto ok = check_size(config->struct_size, kFirstConfigBytes, "config"); !ok) return ok;
+    const auto chosen = unweight::choose_matmul_config(blob, tokens);
+    if (!chosen) return tl::unexpected(chosen.error());
+    const std::uint64_t size = std::min<std::uint64_t>(config->struct_size, sizeof *config);
+    const unweight_matmul_config filled{size,
+                                        chosen->strips,
+                                        chosen->stages,
+                                        chosen->split ? 1U : 0U,
+                                        chosen->dependent_launch ? 1U : 0U,
+                                        chosen->warpgroup ? 1U : 0U,
+                                        0};
+    std::memcpy(config, &filled, size);
+    return {};
+  });
+}
+
+unweight_status unweight_matmul_workspace_bytes(const unweight_device_blob* device_blob, size_t* workspace_bytes) {
+  return guarded([&]() -> Result<void> {
+    if (auto ok = check_object(workspace_bytes, "workspace_bytes"); !ok) return ok;
+    *workspace_bytes = 0;
+    if (auto ok = check_object(device_blob, "device_blob"); !ok) return ok;
+    *workspace_bytes = unweight::matmul_workspace_bytes(device_blob->blob);
+    return {};
+  });
+}
+
+unweight_status unweight_matmul(const unweight_device_blob* device_blob, const unweight_matmul_arguments* arguments,
+                                const unweight_matmul_config* config, void* stream) {
+  return with_blob(device_blob, [&](const DeviceBlob& blob) -> Result<void> {
+    const auto operands = to_arguments(arguments);
+    if (!operands) return tl::unexpected(operands.error());
+    const auto checked = to_config(config);
+    if (!checked) return tl::unexpected(checked.error());
+    return unweight::matmul(blob, *operands, *checked, to_stream(stream));
+  });
+}
