@@ -16,6 +16,9 @@ if(TARGET unweight_cli)
   endif()
   install(TARGETS unweight_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
+if(TARGET matmul_bench)
+  install(TARGETS matmul_bench RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/unweight)  # of `unweight bench`
+endif()
 if(UNWEIGHT_CUDA_ENABLED)
   # An export of its own: only who asks for the component `cuda` of a static library needs a CUDA toolkit.
   install(TARGETS unweight_cuda EXPORT unweightCudaTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})

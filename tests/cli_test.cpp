@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <gtest/gtest.h>
 #include <map>
 #include <simdjson.h>
@@ -21,6 +22,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// Those that share options; `bench` passes all of its arguments on.
 constexpr std::array kCommands = {"compress", "finish", "decompress", "verify", "inspect", "synth"};
 
 class Cli : public ::testing::Test {
@@ -103,6 +105,23 @@ TEST_F(Cli, RefusesWrongArgumentsWithOneLineAndExitCode1) {
     EXPECT_EQ(outcome.out, "");
   }
   EXPECT_TRUE(fs::is_empty(folder_.path()));
+}
+
+/// The tool's copy in a place of its own finds no benchmark; then one that shows its arguments.
+TEST_F(Cli, BenchRunsTheBenchmarkBesideIt) {
+  const fs::path bin = folder_.path() / "a" / "b" / "bin", libexec = folder_.path() / "a" / "b" / "libexec/unweight";
+  fs::create_directories(bin);
+  fs::create_directories(libexec);
+  fs::copy_file(UNWEIGHT_CLI_PATH, bin / "unweight");
+  const auto bench = [&](std::vector<std::string> arguments) {
+    return run_process({(bin / "unweight").string(), std::move(arguments), folder_.path(), {}, {}, -1});
+  };
+  expect_one_line(bench({"bench", "--quick"}), 2, "without its GPU benchmark");
+  std::ofstream(libexec / "matmul_bench") << "#!/bin/sh\nprintf '<%s>' \"$@\"\nexit 3\n";
+  fs::permissions(libexec / "matmul_bench", fs::perms::owner_all);
+  const ProcessOutcome outcome = bench({"bench", "--json", "a b", "--quick", "4096x4096", "--", "-h"});
+  EXPECT_EQ(outcome.exit_code, 3) << outcome.err;
+  EXPECT_EQ(outcome.out, "<--json><a b><--quick><4096x4096><--><-h>");
 }
 
 TEST_F(Cli, RefusesAnExistingOutputWithExitCode1) {
@@ -256,6 +275,8 @@ TEST_F(Cli, HelpIsComplete) {
     std::istringstream lines(help);
     for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100U) << command << ": " << line;
   }
+  EXPECT_NE(main_help.find("\n  bench"), std::string::npos);
+  EXPECT_NE(succeed({"bench", "--help"}).find("--quick"), std::string::npos);
 }
 
 std::vector<std::string> examples_of(const std::string& help) {

@@ -178,10 +178,10 @@ class CellBench {
     return {2, 3, 4, 5, 6};
   }
 
-  /// Warpgroups only pay for more than 16 tokens.
+  /// Warpgroups only pay for more than 16 tokens; a sweep says what they cost otherwise.
   [[nodiscard]] std::vector<MatmulConfig> kinds() const {
     std::vector<MatmulConfig> all = {{.strips = 1}, {.strips = 2}, {.strips = 4}};
-    if (tokens_ > 16) {
+    if (tokens_ > 16 || options_.sweep) {
       all.push_back({.strips = 4, .warpgroup = true});
       all.push_back({.strips = 8, .warpgroup = true});
     }

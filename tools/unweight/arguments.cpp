@@ -103,6 +103,7 @@ class CommandLine {
     add_verify();
     add_inspect();
     add_synth();
+    add_bench();
   }
 
   Result<Command> parse(int argc, const char* const* argv) {
@@ -127,6 +128,7 @@ class CommandLine {
     if (name == "decompress") return with_common(decompress_);
     if (name == "verify") return with_common(verify_);
     if (name == "inspect") return with_common(inspect_);
+    if (name == "bench") return BenchArguments{chosen()->remaining()};
     if (!synth_.list && synth_.model.empty()) return usage_error("--model is required");
     if (!synth_.list && synth_.out.empty()) return usage_error("OUT is required");
     return with_common(synth_);
@@ -267,6 +269,12 @@ class CommandLine {
     model->group("Work");
     list->group("Work")->excludes(model);
     add_common(command);
+  }
+
+  void add_bench() {
+    CLI::App* command = add_command("bench", kBenchDescription, kBenchFooter);
+    command->prefix_command();  // all that follows is the benchmark's
+    command->set_help_flag("-h,--help", "Print this help and exit");
   }
 
   CLI::App app_;

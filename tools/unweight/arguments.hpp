@@ -9,6 +9,7 @@
 #include <string>
 #include <unweight/result.hpp>
 #include <variant>
+#include <vector>
 
 namespace unweight::cli {
 
@@ -53,13 +54,17 @@ struct SynthArguments : CommonArguments {
   bool list = false;
 };
 
+struct BenchArguments {
+  std::vector<std::string> arguments;  ///< for the benchmark, as they are
+};
+
 /// Text that was asked for: help or the version.
 struct PrintText {
   std::string text;
 };
 
 using Command = std::variant<PrintText, CompressArguments, FinishArguments, DecompressArguments, VerifyArguments,
-                             InspectArguments, SynthArguments>;
+                             InspectArguments, SynthArguments, BenchArguments>;
 
 /// Parses the command line. Errors: kInvalidArgument.
 [[nodiscard]] Result<Command> parse_arguments(int argc, const char* const* argv);

@@ -15,6 +15,7 @@ namespace unweight::cli {
 [[nodiscard]] int run(const VerifyArguments& arguments);
 [[nodiscard]] int run(const InspectArguments& arguments);
 [[nodiscard]] int run(const SynthArguments& arguments);
+[[nodiscard]] int run(const BenchArguments& arguments);
 
 /// Prints the error of a command that a signal can stop. `advice` says what to do after that.
 [[nodiscard]] int print_failure(Error error, OutputMode mode, std::string_view advice);

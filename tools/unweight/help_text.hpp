@@ -115,4 +115,21 @@ inline constexpr char kSynthFooter[] =
   $ unweight synth --list
   $ unweight synth --model tiny-llama-test tiny)";
 
+inline constexpr char kBenchDescription[] =
+    "Measure the multiplication with compressed weights on this machine's GPU.\n"
+    "\n"
+    "Ceilings of the memory, the best of cuBLAS, and unweight's kernel with every configuration,\n"
+    "for shapes of Llama 3.1 and 1 to 64 tokens, in one run. Nothing is timed that is wrong.\n"
+    "All arguments are passed on to the benchmark, matmul_bench, which comes with builds that\n"
+    "have a CUDA toolkit with cuBLAS and UNWEIGHT_BUILD_BENCH=ON.";
+
+inline constexpr char kBenchFooter[] =
+    R"(Arguments of the benchmark:
+  SHAPE...      ROWSxCOLS, instead of the default shapes
+  --quick       fewer shapes, candidates and rounds
+  --all         more shapes
+  --tokens N,N  numbers of tokens
+  --json FILE   write all results
+  --svg FILE    write a picture of the speed-ups)";
+
 }  // namespace unweight::cli
