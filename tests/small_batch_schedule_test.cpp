@@ -32,7 +32,7 @@ void enter(const SmallBatchDeal& deal, std::uint32_t block, Ledger& ledger) {
       const SmallBatchSegment first = SmallBatchSchedule::first_segment(deal, block);
       ASSERT_EQ(first.exists(), segment.exists());
       ASSERT_TRUE(!first.exists() || (first.item == segment.item && first.begin == segment.begin &&
-                                      first.end == segment.end && first.first_helper == segment.first_helper));
+                                      first.end == segment.end && first.first_peer == segment.first_peer));
     }
     if (!segment.exists()) break;
     ASSERT_LT(segment.item, deal.items);
@@ -51,10 +51,10 @@ void enter(const SmallBatchDeal& deal, std::uint32_t block, Ledger& ledger) {
     } else if (segment.begin > 0) {
       ASSERT_EQ(schedule.ended().item, segment.item);
       ASSERT_FALSE(schedule.segment(n + 1).exists()) << "what waits for others comes last";
-      ASSERT_LT(segment.first_helper, block);
-      for (std::uint32_t helper = segment.first_helper; helper < block; ++helper) ++ledger.asked[helper];
+      ASSERT_LT(segment.first_peer, block);
+      for (std::uint32_t peer = segment.first_peer; peer < block; ++peer) ++ledger.asked[peer];
     } else {
-      ASSERT_EQ(segment.first_helper, block);
+      ASSERT_EQ(segment.first_peer, block);
     }
   }
   EXPECT_LE(stages, deal.stages());

@@ -82,7 +82,7 @@ struct SmallBatchDeal {
 /// Stages `begin` to `end` - 1 of an item.
 struct SmallBatchSegment {
   std::uint32_t item, begin, end;  ///< none when begin == end
-  std::uint32_t first_helper;      ///< blocks first_helper to the block's own - 1 have the stages before `begin`
+  std::uint32_t first_peer;        ///< blocks first_peer to the block's own - 1 have the stages before `begin`
 
   [[nodiscard]] UNWEIGHT_HOST_DEVICE bool exists() const { return begin != end; }
 };
@@ -108,9 +108,9 @@ class SmallBatchSchedule {
         begun_ = {deal.whole_items + last, first == last ? begin_step : 0, end_step, block};
       }
       if (begin_step != 0 && last > first) {
-        std::uint32_t helper = block;
-        while (deal.range_begin(helper) > first * steps_) --helper;
-        ended_ = {deal.whole_items + first, begin_step, steps_, helper};
+        std::uint32_t peer = block;
+        while (deal.range_begin(peer) > first * steps_) --peer;
+        ended_ = {deal.whole_items + first, begin_step, steps_, peer};
       }
       // A share is less than an item, so no range has a whole one.
     }

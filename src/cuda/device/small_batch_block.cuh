@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the warps of a block of kernels/sm90_small_batch.cuh share: where things are, how they meet, and how X gets into
+// a slot.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cuda/device/bit_ops.cuh>
+#include <cuda/device/small_batch_ring.cuh>
+#include <cuda/ptx/barrier.cuh>
+#include <cuda/ptx/copy.cuh>
+#include <cuda/ptx/wgmma.cuh>
+#include <format/layout.hpp>
+
+namespace unweight::sm90 {
+
+/// Named barriers of a block.
+enum SmallBatchBarrier : std::uint32_t { kAllMeet = 1, kConsumersMeet, kSumsWritten, kSumsThere };
+
+/// What the parts of a block share.
+template <class Config>
+struct SmallBatchBlock {
+  using Traits = SmallBatchTraits<Config>;
+
+  const SmallBatchParams& params;
+  const CUtensorMap& x_map;
+  const CUtensorMap& raw_map;
+  const SmallBatchMap<Config> map;
+  const SmallBatchSchedule& schedule;  ///< in shared memory: registers are few
+  std::byte* shared;
+  std::uint32_t base;  ///< shared-memory address of `shared`
+  std::uint32_t lane;
+
+  [[nodiscard]] __device__ std::uint32_t full(std::uint32_t slot) const { return base + map.full + 8 * slot; }
+  [[nodiscard]] __device__ std::uint32_t empty(std::uint32_t slot) const { return base + map.empty + 8 * slot; }
+  [[nodiscard]] __device__ std::uint32_t x_full(std::uint32_t slot) const { return base + map.x_full + 8 * slot; }
+  [[nodiscard]] __device__ std::uint32_t x_empty(std::uint32_t slot) const { return base + map.x_empty + 8 * slot; }
+
+  /// All of the block's threads, once. Not __syncthreads(), which all must call from one place.
+  __device__ void meet() const {
+    __syncwarp();
+    ptx::named_barrier_sync(kAllMeet, Traits::kThreads);
+  }
+
+  /// By a warp, a slot a lane: this comes before the first request.
+  __device__ void init_barriers() const {
+    if (lane < params.stages) {
+      ptx::barrier_init(full(lane), Traits::kFullArrivals);
+      ptx::barrier_init(empty(lane), Traits::kConsumers);
+    }
+    if constexpr (Traits::kXApart) {
+      if (lane < Traits::kXSlots) {
+        ptx::barrier_init(x_full(lane), 1);
+        ptx::barrier_init(x_empty(lane), Traits::kConsumers);
+      }
+    }
+    ptx::fence_barrier_init();
+    __syncwarp();
+  }
+
+  __device__ void copy_x(std::uint32_t step, std::uint32_t slot, std::uint32_t barrier) const {
+    ptx::tensor_copy(base + map.x + slot * Traits::kXBytes, &x_map, 0, step * Traits::kColTiles, barrier);
+  }
+
+  /// X by ordinary loads, where a tensor copy cannot address it. By the whole warp.
+  __device__ void store_x(std::uint32_t step, std::uint32_t slot) const {
+    const std::uint32_t first = step * Traits::kColTiles;
+    UNWEIGHT_NO_UNROLL
+    for (std::uint32_t i = lane; i < Traits::kColTiles * format::kTileCols * Traits::kTokens; i += device::kLanes) {
+      const std::uint32_t k = i % format::kTileCols, token = i / format::kTileCols % Traits::kTokens;
+      const std::uint32_t tile = i / (format::kTileCols * Traits::kTokens);
+      const std::uint32_t col = (first + tile) * format::kTileCols + k;
+      const bool inside = token < params.tokens && col < params.cols;
+      const std::uint16_t value = inside ? params.x[token * params.x_stride + col] : std::uint16_t{0};
+      const std::uint32_t at =
+          slot * Traits::kXBytes + tile * Traits::kXTileBytes + token * 128 + ((k / 8 ^ (token & 7)) * 16) + k % 8 * 2;
+      *reinterpret_cast<std::uint16_t*>(shared + map.x + at) = value;
+    }
+    if constexpr (Config::kWarpgroup) ptx::fence_async_proxy();
+    __syncwarp();
+  }
+};
+
+}  // namespace unweight::sm90

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The warps of kernels/sm90_small_batch.cuh that decode and multiply.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cuda/device/exception_list.cuh>
+#include <cuda/device/small_batch_block.cuh>
+#include <cuda/device/small_batch_sums.cuh>
+#include <cuda/device/tile_decode.cuh>
+#include <cuda/device/tile_fragments.cuh>
+#include <cuda/ptx/barrier.cuh>
+#include <cuda/ptx/mma.cuh>
+#include <cuda/ptx/registers.cuh>
+#include <cuda/ptx/wgmma.cuh>
+#include <format/layout.hpp>
+
+namespace unweight::sm90 {
+
+/// Decodes one tile of every stage and multiplies it with X. One of 16 warps.
+template <class Config>
+struct SmallBatchConsumer : SmallBatchBlock<Config> {
+  using Traits = SmallBatchTraits<Config>;
+  using Block = SmallBatchBlock<Config>;
+  using Block::params, Block::lane, Block::base, Block::map, Block::shared, Block::schedule;
+  using Stage = SmallBatchStage<Config>;
+  using Fragments = device::TileFragments;
+
+  /// Where a warp's things lie in shared memory; for the compiler to keep, not to derive anew for each tile.
+  struct Places {
+    std::uint32_t strip;   ///< of an item
+    std::uint32_t column;  ///< tile along K of a stage
+    std::uint32_t tile;    ///< of slot 0
+    std::uint32_t x;       ///< the lane's row for ldmatrix, or the tile for wgmma; of slot 0
+    std::uint32_t own;     ///< the warp's own memory
+    std::uint32_t list;    ///< of slot 0
+  };
+  Places places;
+
+  __device__ void find_places() {
+    const std::uint32_t warp = threadIdx.x / device::kLanes;
+    places.strip = Config::kWarpgroup ? warp % Config::kStrips : warp / Traits::kColTiles;
+    places.column = Config::kWarpgroup ? warp / Config::kStrips : warp % Traits::kColTiles;
+    const std::uint32_t tile = Config::kRaw ? places.column * Config::kStrips + places.strip
+                                            : places.strip * Traits::kColTiles + places.column;
+    places.tile = map.weights + tile * Traits::kTileStride;
+    places.x = base + map.x + places.column * Traits::kXTileBytes +
+               (Config::kWarpgroup ? 0 : (lane & 7) * 128 + ((lane >> 3 ^ (lane & 7)) * 16));
+    places.own = map.warps + warp * Traits::kWarpBytes;
+    places.list = map.stages + tile * static_cast<std::uint32_t>(sizeof(device::ExceptionList));
+    for (std::uint32_t* place : {&lane, &places.tile, &places.x, &places.own, &places.list}) ptx::keep(*place);
+    if constexpr (Config::kTokenTiles < 8) {  // where there are registers for them
+      ptx::keep(places.strip);
+      ptx::keep(places.column);
+    }
+  }
+
+  /// The palettes of the lane's two rows. In a segment's first stage.
+  [[nodiscard]] __device__ device::LanePalettes look_up_palettes(std::uint32_t slot) const {
+    device::LanePalettes palettes{};
+    if constexpr (!Config::kRaw) {
+      const auto* all = reinterpret_cast<const uint2*>(shared + map.palettes);
+      const std::uint8_t* rows =
+          reinterpret_cast<const Stage*>(shared + map.stages)[slot].row_palettes + places.strip * format::kTileRows;
+      UNWEIGHT_UNROLL
+      for (std::uint32_t i = 0; i < 2; ++i) {
+        const uint2 palette = all[rows[device::group_row(lane, i)]];
+        palettes.row[i] = {palette.x, palette.y};
+      }
+    }
+    return palettes;
+  }
+
+  // ---- tiles --------------------------------------------------------------------------------------------------------
+
+  /// A tile of raw values that a tensor copy has brought.
+  __device__ Fragments load_raw(std::uint32_t tile) const {
+    Fragments fragments;
+    const std::uint32_t row = lane % 16;
+    UNWEIGHT_UNROLL
+    for (std::uint32_t s = 0; s < 4; ++s) {
+      ptx::load_matrices(fragments.a[s], tile + row * 128 + ((2 * s + lane / 16) ^ (row & 7)) * 16);
+    }
+    return fragments;
+  }
+
+  /// A tile of raw values where they lie, for rows that a tensor copy cannot address.
+  __device__ Fragments fetch_raw(std::uint32_t strip, std::uint32_t column_tile) const {
+    Fragments fragments;
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < 16; ++i) {
+      const std::uint32_t row = strip * format::kTileRows + lane / 4 + 8 * (i & 1);
+      const std::uint32_t col = column_tile * format::kTileCols + 16 * (i / 4) + 8 * (i / 2 & 1) + 2 * (lane & 3);
+      std::uint32_t pair = 0;
+      if (row < params.rows) {
+        const std::uint16_t* at = params.raw_values + std::uint64_t{row} * params.cols + col;
+        if (col < params.cols) pair = at[0];
+        if (col + 1 < params.cols) pair |= std::uint32_t{at[1]} << 16;
+      }
+      fragments.a[i / 4][i % 4] = pair;
+    }
+    return fragments;
+  }
+
+  /// The tile of a slot, from whatever form it has, as join() takes it.
+  __device__ auto load(std::uint32_t slot, const device::LanePalettes& palettes, std::uint32_t item,
+                       std::uint32_t step) const {
+    const std::uint32_t tile = places.tile + slot * Traits::kWeightBytes;
+    if constexpr (Config::kRaw) {
+      if (params.raw_by_tensor_copy) return load_raw(base + tile);
+      return fetch_raw(item * Config::kStrips + places.strip, step * Traits::kColTiles + places.column);
+    } else {
+      auto* exponents = reinterpret_cast<std::uint8_t*>(shared + places.own);
+      const auto list = *reinterpret_cast<const device::ExceptionList*>(shared + places.list + slot * sizeof(Stage));
+      const device::FragmentDecoder decoder{shared, params.exceptions, exponents, lane, params.exception_base};
+      return decoder.decode(shared + tile, palettes, list);
+    }
+  }
+
+  /// A tile of zeros.
+  template <class Tile>
+  static __device__ void clear(Tile& tile) {
+    static_assert(sizeof tile % sizeof(std::uint32_t) == 0);
+    auto* words = reinterpret_cast<std::uint32_t*>(&tile);
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < sizeof tile / sizeof *words; ++i) {
+      words[i] = 0;
+      ptx::keep(words[i]);  // here, and not for every tile ahead of the condition
+    }
+  }
+
+  static __device__ const Fragments& join(const Fragments& fragments) { return fragments; }
+  static __device__ Fragments join(const device::TileParts& parts) { return parts.join(); }
+
+  /// Begins a warpgroup's product.
+  __device__ void begin_product(const Fragments& fragments, std::uint32_t slot,
+                                float (&sums)[Config::kTokenTiles][4]) const {
+    const std::uint32_t b = ptx::wgmma_operand(places.x + slot * Traits::kXBytes);
+    ptx::wgmma_fence(sums);
+    UNWEIGHT_UNROLL
+    for (std::uint32_t s = 0; s < 4; ++s) ptx::wgmma(sums, fragments.a[s], ptx::wgmma_operand_at(b, 16 * s));
+    ptx::wgmma_commit();
+  }
+
+  __device__ void hold(const Fragments& fragments) const {
+    UNWEIGHT_UNROLL
+    for (std::uint32_t s = 0; s < 4; ++s) ptx::wgmma_hold(fragments.a[s], params.stages);
+  }
+
+  /// Gives a slot back to those who fill it.
+  __device__ void release(std::uint32_t empty_barrier) const {
+    __syncwarp();
+    if (lane == 0) ptx::barrier_arrive(empty_barrier);
+  }
+
+  /// A warp's own product.
+  __device__ void multiply(const Fragments& fragments, std::uint32_t slot,
+                           float (&sums)[Config::kTokenTiles][4]) const {
+    const std::uint32_t row = places.x + slot * Traits::kXBytes;
+    UNWEIGHT_UNROLL
+    for (std::uint32_t t = 0; t < Config::kTokenTiles; ++t) {
+      UNWEIGHT_UNROLL
+      for (std::uint32_t half = 0; half < 2; ++half) {
+        std::uint32_t b[4];
+        ptx::load_matrices(b, (row ^ 64 * half) + t * 1024);
+        const auto& a = fragments.a;
+        const std::uint32_t s = 2 * half;
+        ptx::mma_16x8x16(sums[t], a[s][0], a[s][1], a[s][2], a[s][3], b[0], b[1]);
+        ptx::mma_16x8x16(sums[t], a[s + 1][0], a[s + 1][1], a[s + 1][2], a[s + 1][3], b[2], b[3]);
+      }
+    }
+  }
+
+  __device__ void run() {
+    if constexpr (!Config::kRaw) {
+      for (std::uint32_t i = threadIdx.x; i < params.palette_count; i += Traits::kConsumerThreads) {
+        reinterpret_cast<uint2*>(shared + map.palettes)[i] = params.palettes[i];
+      }
+    }
+    find_places();
+    this->meet();
+
+    float sums[Config::kTokenTiles][4] = {};
+    [[maybe_unused]] Fragments in_product{};
+    device::LanePalettes palettes{};
+    RingPlace place;
+    [[maybe_unused]] RingPlace x_place;
+    SmallBatchSegment now = schedule.segment(0);
+    for (std::uint32_t n = 1; now.exists(); ++n) {
+      // In steps before `end` the warp has a tile; the last strips of W and the last columns may be missing.
+      const std::uint32_t strip = now.item * Config::kStrips + places.strip;
+      const std::uint32_t end =
+          strip < params.strips ? (params.tiles_per_strip - places.column + Traits::kColTiles - 1) / Traits::kColTiles
+                                : 0;
+      for (std::uint32_t step = now.begin; step < now.end; ++step) {
+        const std::uint32_t slot = place.slot;
+        const bool tile_exists = step < end;
+        ptx::barrier_wait(this->full(slot), place.parity);
+        if (step == now.begin) palettes = look_up_palettes(slot);
+        decltype(load(slot, palettes, now.item, step)) tile;
+        if (tile_exists) {
+          tile = load(slot, palettes, now.item, step);
+        } else if constexpr (Config::kWarpgroup) {
+          clear(tile);  // a warpgroup multiplies as one
+        }
+        place.advance(params.stages);
+        if constexpr (Config::kWarpgroup) {
+          release(this->empty(slot));
+          // The product of the step before has run while this tile was decoded.
+          ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
+          ptx::wgmma_wait(sums);  // also where none has begun: under a condition ptxas would make all of them wait
+          hold(in_product);
+          if (step != now.begin) release(this->x_empty(x_place.previous(Traits::kXSlots)));
+          in_product = join(tile);
+          begin_product(in_product, x_place.slot, sums);
+          x_place.advance(Traits::kXSlots);
+          // Raw tiles come by ldmatrix, in flight too: ptxas would let it write what the product reads.
+          if constexpr (Config::kRaw) ptx::wgmma_wait(sums);
+        } else if constexpr (Traits::kXApart) {
+          release(this->empty(slot));
+          ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
+          if (tile_exists) multiply(join(tile), x_place.slot, sums);
+          release(this->x_empty(x_place.slot));
+          x_place.advance(Traits::kXSlots);
+        } else {
+          if (tile_exists) multiply(join(tile), slot, sums);
+          release(this->empty(slot));
+        }
+      }
+      if constexpr (Config::kWarpgroup) {
+        ptx::wgmma_wait(sums);
+        hold(in_product);
+        release(this->x_empty(x_place.previous(Traits::kXSlots)));
+      }
+      SmallBatchSums<Config>{*this}.store(now, places.own, sums);
+      now = schedule.segment(n);
+    }
+  }
+};
+
+}  // namespace unweight::sm90

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The end of an item of kernels/sm90_small_batch.cuh: its sums, as 16 warps have them, become a part of Y, or partial
+// sums for another block.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cuda/device/bit_ops.cuh>
+#include <cuda/device/small_batch_block.cuh>
+#include <cuda/device/small_batch_messenger.cuh>
+#include <cuda/ptx/barrier.cuh>
+#include <cuda/ptx/grid.cuh>
+#include <cuda/ptx/memory.cuh>
+#include <cuda/ptx/registers.cuh>
+#include <format/layout.hpp>
+
+namespace unweight::sm90 {
+
+template <class Config>
+struct SmallBatchSums : SmallBatchBlock<Config> {
+  using Traits = SmallBatchTraits<Config>;
+  using Block = SmallBatchBlock<Config>;
+  using Block::params, Block::lane, Block::map, Block::shared;
+
+  /// How many neighbouring sums a thread takes at a time, so that all threads have some.
+  static constexpr std::uint32_t kWidth = Traits::kPartSums >= 4 * Traits::kConsumerThreads   ? 4
+                                          : Traits::kPartSums >= 2 * Traits::kConsumerThreads ? 2
+                                                                                              : 1;
+  /// How many times in a part.
+  static constexpr std::uint32_t kTurns = format::ceil_div(Traits::kPartSums, kWidth* Traits::kConsumerThreads);
+
+  struct alignas(4 * kWidth) Sums {
+    float value[kWidth];
+
+    __device__ void add(const Sums& other) {
+      UNWEIGHT_UNROLL
+      for (std::uint32_t i = 0; i < kWidth; ++i) value[i] += other.value[i];
+    }
+  };
+
+  /// A thread's first sum of a part in a turn; kPartSums or more: none.
+  static __device__ std::uint32_t first_sum(std::uint32_t thread, std::uint32_t turn) {
+    return kWidth * (thread + turn * Traits::kConsumerThreads);
+  }
+
+  /// Adds the sums of the strip's warps in their order. Stores what lies inside Y; or, of an item that another block
+  /// finishes, partial sums.
+  /// @param own_place  of the warp's own memory
+  __device__ void store(const SmallBatchSegment& segment, std::uint32_t own_place,
+                        float (&sums)[Config::kTokenTiles][4]) const {
+    ptx::wait_for_previous_grids();  // nothing has been written so far
+    if (segment.first_peer < blockIdx.x) SmallBatchMessenger<Config>::await();
+    const bool finished = segment.end == params.deal.steps;
+    std::uint32_t thread = threadIdx.x;
+    ptx::keep(thread);  // from here on, so that no address that depends on it is kept in registers during the items
+    auto* own = reinterpret_cast<float4*>(shared + own_place);
+    Sums before[2][kTurns];  // of two parts, so that they are waited for at once
+    UNWEIGHT_UNROLL
+    for (std::uint32_t part = 0; part < Traits::kParts; ++part) {
+      if (part % 2 == 0) {
+        load_partials(segment, part, thread, before[0]);
+        if (part + 1 < Traits::kParts) load_partials(segment, part + 1, thread, before[1]);
+      }
+      UNWEIGHT_UNROLL
+      for (std::uint32_t t = 0; t < Traits::kPartTiles; ++t) {
+        const auto& s = sums[part * Traits::kPartTiles + t];
+        own[t * device::kLanes + lane] = make_float4(s[0], s[1], s[2], s[3]);
+      }
+      ptx::named_barrier_sync(kConsumersMeet, Traits::kConsumerThreads);
+      UNWEIGHT_UNROLL
+      for (std::uint32_t turn = 0; turn < kTurns; ++turn) {
+        const std::uint32_t first = first_sum(thread, turn);
+        if (first >= Traits::kPartSums) continue;
+        Sums sum = sum_of_warps(first);
+        if (finished) {
+          sum.add(before[part % 2][turn]);
+          store_y(segment.item, part, first, sum);
+        } else {
+          float* partial = params.partial_sums + std::uint64_t{blockIdx.x} * Traits::kItemSums;
+          *reinterpret_cast<Sums*>(partial + part * Traits::kPartSums + first) = sum;
+        }
+      }
+      ptx::named_barrier_sync(kConsumersMeet, Traits::kConsumerThreads);  // before the memory is written again
+    }
+    if (!finished) SmallBatchMessenger<Config>::tell();
+    UNWEIGHT_UNROLL
+    for (std::uint32_t t = 0; t < Config::kTokenTiles; ++t) {
+      UNWEIGHT_UNROLL
+      for (float& sum : sums[t]) sum = 0;
+    }
+  }
+
+  /// The thread's sums of a part, as the blocks before this one have left them.
+  __device__ void load_partials(const SmallBatchSegment& segment, std::uint32_t part, std::uint32_t thread,
+                                Sums (&before)[kTurns]) const {
+    UNWEIGHT_UNROLL
+    for (Sums& sums : before) sums = {};
+    for (std::uint32_t peer = segment.first_peer; peer < blockIdx.x; ++peer) {
+      const float* partial = params.partial_sums + std::uint64_t{peer} * Traits::kItemSums + part * Traits::kPartSums;
+      UNWEIGHT_UNROLL
+      for (std::uint32_t turn = 0; turn < kTurns; ++turn) {
+        const std::uint32_t first = first_sum(thread, turn);
+        if (first >= Traits::kPartSums) continue;
+        UNWEIGHT_UNROLL
+        for (std::uint32_t i = 0; i < kWidth; ++i) {
+          before[turn].value[i] += ptx::load_from_l2(partial + first + i);
+        }
+      }
+    }
+  }
+
+  [[nodiscard]] __device__ Sums sum_of_warps(std::uint32_t first) const {
+    const std::uint32_t strip = first / Traits::kStripPartSums, in_strip = first % Traits::kStripPartSums;
+    Sums sum;
+    UNWEIGHT_UNROLL
+    for (std::uint32_t c = 0; c < Traits::kColTiles; ++c) {
+      const std::uint32_t warp = Config::kWarpgroup ? c * Config::kStrips + strip : strip * Traits::kColTiles + c;
+      const auto* of_warp = reinterpret_cast<const float*>(shared + map.warps + warp * Traits::kWarpBytes);
+      const Sums more = *reinterpret_cast<const Sums*>(of_warp + in_strip);
+      if (c == 0) {
+        sum = more;
+      } else {
+        sum.add(more);
+      }
+    }
+    return sum;
+  }
+
+  /// In the order of a strip's sums four are one lane's of a token tile: two rows 8 apart x two tokens.
+  __device__ void store_y(std::uint32_t item, std::uint32_t part, std::uint32_t first, const Sums& sums) const {
+    UNWEIGHT_UNROLL
+    for (std::uint32_t k = 0; k < kWidth; ++k) {
+      const std::uint32_t strip = first / Traits::kStripPartSums, in_strip = first % Traits::kStripPartSums;
+      const std::uint32_t i = (first + k) % 4, l = in_strip / 4 % device::kLanes, t = in_strip / (4 * device::kLanes);
+      const std::uint32_t row = item * Traits::kItemRows + strip * format::kTileRows + l / 4 + 8 * (i / 2);
+      const std::uint32_t token = (part * Traits::kPartTiles + t) * 8 + 2 * (l & 3) + i % 2;
+      if (row >= params.rows || token >= params.tokens) continue;
+      float sum = sums.value[k];
+      if (params.bias != nullptr) sum += device::float_of_bf16(params.bias[row]);
+      params.y[token * params.y_stride + row] = device::round_to_bf16(sum);
+    }
+  }
+};
+
+}  // namespace unweight::sm90
