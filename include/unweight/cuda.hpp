@@ -6,7 +6,9 @@
 //   auto blob = DeviceBlob::create(host_bytes, device_bytes);    // validates; keeps neither buffer
 //   auto done = decode(*blob, device_values, cols, stream);      // asynchronous
 //   auto config = choose_matmul_config(*blob, tokens);
-//   done = matmul(*blob, {.x = x, .x_stride = k, .y = y, .y_stride = n, .tokens = tokens}, *config, stream);
+//   // once: workspace = matmul_workspace_bytes(*blob) bytes of device memory, zeroed
+//   done = matmul(*blob, {.x = x, .x_stride = k, .y = y, .y_stride = n, .tokens = tokens, .workspace = workspace},
+//                 *config, stream);
 //
 // Built for compute capability 9.0 (H100, H200, GH200). Everything here is thread-safe; there is no global state.
 #pragma once
@@ -136,8 +138,8 @@ struct MatmulArguments {
 /// time need one each; consecutive calls in a stream may share one, with dependent launch too.
 [[nodiscard]] std::size_t matmul_workspace_bytes(const DeviceBlob& weight) noexcept;
 
-/// A configuration that suits the shape, found by rules, not by measuring.
-/// Errors: kInvalidArgument (tokens above 64).
+/// A configuration that suits the shape, found by rules, not by measuring; never with dependent_launch, which the
+/// caller may set. It may need a workspace. Errors: kInvalidArgument (tokens above 64).
 [[nodiscard]] Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_t tokens);
 
 /// Multiplies. Asynchronous: enqueues one kernel on `stream`. Allocates nothing, never synchronises, and may be

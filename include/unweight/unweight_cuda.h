@@ -115,7 +115,8 @@ unweight_status unweight_matmul_can_implement(const unweight_device_blob* device
                                               const unweight_matmul_config* config);
 
 /**
- * A configuration that suits the shape, found by rules, not by measuring.
+ * A configuration that suits the shape, found by rules, not by measuring; never with dependent_launch, which the caller
+ * may set. It may need a workspace.
  *
  * @param device_blob  the blob
  * @param tokens       M

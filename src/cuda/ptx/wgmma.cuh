@@ -40,7 +40,7 @@ __device__ __forceinline__ void wgmma_wait(float (&d)[Tiles][4]) {
 /// Keeps the compiler from giving the registers of `a`, an A operand of wgmma(), to other values before this point,
 /// which comes after wgmma_wait(). It does not know that they are still being read: across the back edge of a loop,
 /// ptxas of CUDA 13.0 loads the next operand into them. A store that never happens is what keeps it. `small` is below
-/// 32, which the compiler must not know.
+/// 32, which the compiler must not know. tests/wgmma_registers.py looks at the machine code.
 __device__ __forceinline__ void wgmma_hold(const std::uint32_t (&a)[4], std::uint32_t small) {
   asm volatile(
       "{\n"
