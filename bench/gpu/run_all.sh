@@ -3,24 +3,26 @@
 #
 # Tests and measures on a machine with a GPU. It needs the driver, compute-sanitizer for the sanitizers, cuBLAS 13 for
 # the multiplication, and the programs unweight_gpu_tests, decode_bench and matmul_bench, which depend on nothing else
-# and may have been built elsewhere.
+# and may have been built elsewhere. racecheck needs tests built with CUDAFLAGS=-DUNWEIGHT_EVERY_LANE_ARRIVES: arrive()
+# in src/cuda/device/small_batch_block.cuh says why.
 #
 #   bench/gpu/run_all.sh [--parts LIST] PROGRAMS OUT [COMMIT [OPTION...]]
 #
 #   PROGRAMS  folder of the programs
 #   OUT       folder for logs and results
-#   LIST      of tests,sanitize,decode,matmul,profile, separated by commas; all but the last by default
+#   LIST      of tests,memcheck,initcheck,synccheck,racecheck,decode,matmul,profile, separated by commas; all but
+#             racecheck and profile by default
 #   OPTION    for matmul_bench, for example --quick
 #
 # Exits 1 when a test or a sanitizer fails or a result is wrong.
 set -euo pipefail
-parts=tests,sanitize,decode,matmul
+parts=tests,memcheck,initcheck,synccheck,decode,matmul
 if [[ ${1:-} == --parts ]]; then
   parts=${2:?--parts needs a list}
   shift 2
 fi
-if (($# < 2)) || [[ ! ,$parts, =~ ^,((tests|sanitize|decode|matmul|profile),)+$ ]]; then
-  sed -n 's/^#   \(bench.*\)/usage: \1/p; s/^#   \(LIST.*\)/       \1/p' "$0" >&2
+if (($# < 2)) || [[ ! ,$parts, =~ ^,((tests|memcheck|initcheck|synccheck|racecheck|decode|matmul|profile),)+$ ]]; then
+  sed -n '/^#   bench/,/^#   OPTION/s/^# \{0,3\}//p' "$0" >&2
   exit 1
 fi
 programs=$1
@@ -76,19 +78,18 @@ cublas_folder() {
 
 mkdir -p "$out"
 if chosen tests; then run tests "$programs/unweight_gpu_tests"; fi
-if chosen sanitize; then
-  if sanitizer=$(command -v compute-sanitizer); then
-    for tool in memcheck initcheck synccheck racecheck; do
-      filter='-Slow*'
-      # In the damaged lists of that suite two entries may name one value.
-      [[ $tool == racecheck ]] && filter='-Slow*:DamagedBlob*'
-      run "$tool" "$sanitizer" --tool "$tool" --error-exitcode 1 "$programs/unweight_gpu_tests" --gtest_brief=1 \
-        --gtest_filter="$filter"
-    done
-  else
-    echo "compute-sanitizer: not installed"
+for tool in memcheck initcheck synccheck racecheck; do
+  chosen "$tool" || continue
+  if ! sanitizer=$(command -v compute-sanitizer); then
+    echo "$tool: compute-sanitizer is not installed"
+    continue
   fi
-fi
+  filter='-Slow*'
+  # In the damaged lists of that suite two entries may name one value.
+  [[ $tool == racecheck ]] && filter='-Slow*:DamagedBlob*'
+  run "$tool" "$sanitizer" --tool "$tool" --error-exitcode 1 "$programs/unweight_gpu_tests" --gtest_brief=1 \
+    --gtest_filter="$filter"
+done
 if chosen decode; then
   measure decode_bench "$programs/decode_bench" --json "$out/decode.json" --commit "$commit"
 fi

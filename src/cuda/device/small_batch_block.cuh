@@ -47,16 +47,24 @@ struct SmallBatchBlock {
   __device__ void init_barriers() const {
     if (lane < params.stages) {
       ptx::barrier_init(full(lane), Traits::kFullArrivals);
-      ptx::barrier_init(empty(lane), Traits::kConsumers);
+      ptx::barrier_init(empty(lane), Traits::kEmptyArrivals);
     }
     if constexpr (Traits::kXApart) {
       if (lane < Traits::kXSlots) {
         ptx::barrier_init(x_full(lane), 1);
-        ptx::barrier_init(x_empty(lane), Traits::kConsumers);
+        ptx::barrier_init(x_empty(lane), Traits::kEmptyArrivals);
       }
     }
     ptx::fence_barrier_init();
     __syncwarp();
+  }
+
+  /// By a warp: arrives at a slot's barrier, after all that its lanes have read and written there. One lane does, since
+  /// an arrival is an atomic operation; racecheck follows the arriving lanes alone, so builds for it define
+  /// UNWEIGHT_EVERY_LANE_ARRIVES.
+  __device__ void arrive(std::uint32_t barrier) const {
+    __syncwarp();
+    if (lane < Traits::kWarpArrivals) ptx::barrier_arrive(barrier);
   }
 
   __device__ void copy_x(std::uint32_t step, std::uint32_t slot, std::uint32_t barrier) const {

@@ -148,12 +148,6 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     for (std::uint32_t s = 0; s < 4; ++s) ptx::wgmma_hold(fragments.a[s], params.stages);
   }
 
-  /// Gives a slot back to those who fill it.
-  __device__ void release(std::uint32_t empty_barrier) const {
-    __syncwarp();
-    if (lane == 0) ptx::barrier_arrive(empty_barrier);
-  }
-
   /// A warp's own product.
   __device__ void multiply(const Fragments& fragments, std::uint32_t slot,
                            float (&sums)[Config::kTokenTiles][4]) const {
@@ -206,32 +200,32 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
         }
         place.advance(params.stages);
         if constexpr (Config::kWarpgroup) {
-          release(this->empty(slot));
+          this->arrive(this->empty(slot));
           // The product of the step before has run while this tile was decoded.
           ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
           ptx::wgmma_wait(sums);  // also where none has begun: under a condition ptxas would make all of them wait
           hold(in_product);
-          if (step != now.begin) release(this->x_empty(x_place.previous(Traits::kXSlots)));
+          if (step != now.begin) this->arrive(this->x_empty(x_place.previous(Traits::kXSlots)));
           in_product = join(tile);
           begin_product(in_product, x_place.slot, sums);
           x_place.advance(Traits::kXSlots);
           // Raw tiles come by ldmatrix, in flight too: ptxas would let it write what the product reads.
           if constexpr (Config::kRaw) ptx::wgmma_wait(sums);
         } else if constexpr (Traits::kXApart) {
-          release(this->empty(slot));
+          this->arrive(this->empty(slot));
           ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
           if (tile_exists) multiply(join(tile), x_place.slot, sums);
-          release(this->x_empty(x_place.slot));
+          this->arrive(this->x_empty(x_place.slot));
           x_place.advance(Traits::kXSlots);
         } else {
           if (tile_exists) multiply(join(tile), slot, sums);
-          release(this->empty(slot));
+          this->arrive(this->empty(slot));
         }
       }
       if constexpr (Config::kWarpgroup) {
         ptx::wgmma_wait(sums);
         hold(in_product);
-        release(this->x_empty(x_place.previous(Traits::kXSlots)));
+        this->arrive(this->x_empty(x_place.previous(Traits::kXSlots)));
       }
       SmallBatchSums<Config>{*this}.store(now, places.own, sums);
       now = schedule.segment(n);

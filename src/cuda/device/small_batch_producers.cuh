@@ -220,8 +220,7 @@ struct SmallBatchExceptionProducer : SmallBatchBlock<Config> {
                         params.row_palettes + std::uint64_t{first_strip + lane} * format::kTileRows);
     }
     ptx::barrier_arrive_after_async(this->full(slot));
-    __syncwarp();
-    if (lane == 0) ptx::barrier_arrive(this->full(slot));  // releases what the warp has stored
+    this->arrive(this->full(slot));
   }
 
   __device__ void run() const {

@@ -78,8 +78,14 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kRawTileBytes = 2 * format::kTileValues;
 
   // A slot of the ring.
-  /// Arrivals that make it full: a tile producer's thread; an exception producer's lanes, and one of them again.
-  static constexpr std::uint32_t kFullArrivals = Config::kRaw ? 1 : 1 + device::kLanes + 1;
+#ifdef UNWEIGHT_EVERY_LANE_ARRIVES
+  static constexpr std::uint32_t kWarpArrivals = device::kLanes;
+#else
+  static constexpr std::uint32_t kWarpArrivals = 1;  ///< of a warp, for what its lanes have read or written
+#endif
+  /// Arrivals that make it full: a tile producer's thread; those of an exception producer's copies, and its own.
+  static constexpr std::uint32_t kFullArrivals = Config::kRaw ? 1 : 1 + device::kLanes + kWarpArrivals;
+  static constexpr std::uint32_t kEmptyArrivals = kConsumers * kWarpArrivals;
   static constexpr std::uint32_t kTileStride = Config::kRaw ? kRawTileBytes : format::kTileBytes;
   static constexpr std::uint32_t kWeightBytes = kConsumers * kTileStride;
   /// Room for the exceptions of a strip's tiles: 64 units a tile, five times what trained weights have. Longer lists
