@@ -3,7 +3,9 @@
 // The C interface: every function, every error it can return, and what it leaves in the caller's memory.
 #include <algorithm>
 #include <capi/boundary.hpp>
+#include <cstddef>
 #include <cstring>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <stdexcept>
 #include <string>
@@ -188,6 +190,42 @@ TEST_F(CApi, InspectStaysWithinItsOwnStructure) {
   EXPECT_EQ(later.known.struct_size, sizeof(unweight_blob_info));
   EXPECT_EQ(later.added, 0x1122334455667788U);
   EXPECT_EQ(later.known.shape.rows, 40U);
+}
+
+// Structures that functions read: what a caller does not have counts as 0, what this release does not have must be 0.
+TEST(CApiBoundary, ReadsStructuresOfOtherReleases) {
+  struct Known {
+    std::uint64_t struct_size;
+    std::uint32_t first, reserved, second;
+  };
+  struct Later {
+    Known known;
+    std::uint32_t added[2];
+  };
+  constexpr std::uint64_t kFirstBytes = 16;
+  const auto read = [](const Known& from) { return capi::read_struct(&from, kFirstBytes, "s"); };
+  const auto refusal = [&](const Known& from) {
+    const auto result = read(from);
+    return result ? "accepted" : result.error().message;
+  };
+  const auto of_size = [](std::uint64_t size) { return Known{size, 1, 0, 3}; };
+
+  ASSERT_TRUE(read(of_size(sizeof(Known))));
+  EXPECT_EQ(read(of_size(sizeof(Known)))->second, 3U);
+  ASSERT_TRUE(read(of_size(kFirstBytes)));
+  EXPECT_EQ(read(of_size(kFirstBytes))->first, 1U);
+  EXPECT_EQ(read(of_size(kFirstBytes))->second, 0U);
+  EXPECT_EQ(refusal(of_size(15)), "s->struct_size = 15 must be the structure's size, 16 bytes or more");
+  EXPECT_EQ(refusal(of_size(4097)), "s->struct_size = 4097 must be the structure's size, at most 4096 bytes");
+  EXPECT_EQ(refusal({sizeof(Known), 1, 7, 3}), "s->reserved = 7 must be 0");
+
+  Later later{of_size(sizeof(Later)), {0, 0}};
+  ASSERT_TRUE(read(later.known));
+  EXPECT_EQ(read(later.known)->second, 3U);
+  later.added[1] = 0x100;
+  EXPECT_EQ(refusal(later.known),
+            fmt::format("byte {} of s is set, a member that this release does not have: its structure has {} bytes",
+                        offsetof(Later, added) + 5, sizeof(Known)));
 }
 
 TEST_F(CApi, InspectRefusesAStructureWithoutItsSize) {

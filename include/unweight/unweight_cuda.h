@@ -8,11 +8,11 @@
  * UNWEIGHT_NO_DEVICE and UNWEIGHT_CUDA), threads. Besides:
  *  - Memory. Device memory is the caller's; no function below allocates any. An unweight_device_blob is the library's,
  *    a few words on the host.
- *  - Streams. `stream` is a cudaStream_t or CUstream of the device that the blob lies on, which must be the current
- * one; NULL is the default stream. Work is enqueued, not waited for, and may be captured into a CUDA graph; errors of
- *    execution appear later, on the stream.
+ *  - Streams. `stream` is a cudaStream_t or CUstream of the blob's device, which must be the current one; NULL is the
+ *    default stream. Work is enqueued, not waited for, and may be captured into a CUDA graph; errors of execution
+ *    appear later, on the stream.
  *  - Structures may grow at the end. The caller sets struct_size to the structure's sizeof; members beyond it count as
- *    0, and are not written.
+ *    0, and are not written. Members that the library does not know, and reserved ones, must be 0.
  */
 #ifndef UNWEIGHT_UNWEIGHT_CUDA_H
 #define UNWEIGHT_UNWEIGHT_CUDA_H

@@ -18,6 +18,7 @@ using unweight::MatrixShape;
 using unweight::Result;
 using unweight::capi::check_array;
 using unweight::capi::check_object;
+using unweight::capi::check_struct;
 using unweight::capi::guarded;
 
 static_assert(sizeof(std::size_t) == sizeof(std::uint64_t), "sizes of blobs are 64-bit numbers");
@@ -64,15 +65,7 @@ Result<void> check_out(const void* out, std::size_t capacity_bytes) {
   return check_array(static_cast<const std::byte*>(out), capacity_bytes, "out", "capacity_bytes");
 }
 
-Result<void> check_info(const unweight_blob_info* info) {
-  if (auto ok = check_object(info, "info"); !ok) return ok;
-  if (info->struct_size < kFirstBlobInfoBytes) {
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("info->struct_size = {} must be sizeof(unweight_blob_info), {} or more", info->struct_size,
-                            kFirstBlobInfoBytes));
-  }
-  return {};
-}
+Result<void> check_info(const unweight_blob_info* info) { return check_struct(info, kFirstBlobInfoBytes, "info"); }
 
 /// The first failure among checks made in order.
 template <class... Checks>

@@ -3,10 +3,15 @@
 // The boundary to C: results become numbers, messages go to the thread's last error, exceptions stop.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <exception>
 #include <fmt/format.h>
 #include <new>
 #include <string_view>
+#include <type_traits>
 #include <unweight/result.hpp>
 #include <unweight/unweight.h>
 
@@ -49,6 +54,46 @@ template <class T>
     return fail(ErrorCode::kInvalidArgument, fmt::format("{} is NULL, but {} = {}", name, count_name, count));
   }
   return check_object(pointer, name);
+}
+
+/// Fails unless `pointer` can be used as a structure with at least the members that it had in the release that
+/// introduced it: `first_bytes`.
+template <class Struct>
+[[nodiscard]] Result<void> check_struct(const Struct* pointer, std::uint64_t first_bytes, const char* name) {
+  if (auto ok = check_object(pointer, name); !ok) return ok;
+  if (pointer->struct_size >= first_bytes) return {};
+  return fail(ErrorCode::kInvalidArgument,
+              fmt::format("{}->struct_size = {} must be the structure's size, {} bytes or more", name,
+                          pointer->struct_size, first_bytes));
+}
+
+/// A copy of a structure from a caller compiled against an earlier or a later release: members that the caller does
+/// not have are zero. Fails where the caller sets a member that this release does not know, or a reserved one.
+template <class Struct>
+[[nodiscard]] Result<Struct> read_struct(const Struct* pointer, std::uint64_t first_bytes, const char* name) {
+  static_assert(std::is_trivially_copyable_v<Struct>);
+  constexpr std::uint64_t kMaxBytes = 4096;  // larger is garbage: not to be read to its end
+  if (auto ok = check_struct(pointer, first_bytes, name); !ok) return tl::unexpected(ok.error());
+  const std::uint64_t bytes = pointer->struct_size;
+  if (bytes > kMaxBytes) {
+    return fail(
+        ErrorCode::kInvalidArgument,
+        fmt::format("{}->struct_size = {} must be the structure's size, at most {} bytes", name, bytes, kMaxBytes));
+  }
+  Struct copy{};
+  std::memcpy(&copy, pointer, std::min<std::size_t>(bytes, sizeof copy));
+  if (copy.reserved != 0) {
+    return fail(ErrorCode::kInvalidArgument, fmt::format("{}->reserved = {} must be 0", name, copy.reserved));
+  }
+  const auto* all = reinterpret_cast<const unsigned char*>(pointer);
+  for (std::uint64_t i = sizeof copy; i < bytes; ++i) {
+    if (all[i] == 0) continue;
+    return fail(
+        ErrorCode::kInvalidArgument,
+        fmt::format("byte {} of {} is set, a member that this release does not have: its structure has {} bytes", i,
+                    name, sizeof copy));
+  }
+  return copy;
 }
 
 }  // namespace unweight::capi

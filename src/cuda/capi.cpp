@@ -25,7 +25,9 @@ using unweight::MatmulConfig;
 using unweight::Result;
 using unweight::capi::check_array;
 using unweight::capi::check_object;
+using unweight::capi::check_struct;
 using unweight::capi::guarded;
+using unweight::capi::read_struct;
 
 // What programs have compiled in: members never move.
 static_assert(std::is_trivial_v<unweight_matmul_config> && std::is_standard_layout_v<unweight_matmul_config>);
@@ -54,22 +56,6 @@ static_assert(UNWEIGHT_DEVICE_BLOB_ALIGNMENT == unweight::kDeviceBlobAlignment);
 static_assert(UNWEIGHT_MAX_MATMUL_TOKENS == unweight::kMaxMatmulTokens);
 
 cudaStream_t to_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
-
-Result<void> check_size(std::uint64_t struct_size, std::uint64_t first_bytes, const char* name) {
-  if (struct_size >= first_bytes) return {};
-  return fail(ErrorCode::kInvalidArgument,
-              fmt::format("{}->struct_size = {} is less than {}", name, struct_size, first_bytes));
-}
-
-/// The caller's structure, as far as it goes, with zeros for what it does not know yet.
-template <class Struct>
-Result<Struct> read_struct(const Struct* from, std::uint64_t first_bytes, const char* name) {
-  if (auto ok = check_object(from, name); !ok) return tl::unexpected(ok.error());
-  if (auto ok = check_size(from->struct_size, first_bytes, name); !ok) return tl::unexpected(ok.error());
-  Struct copy{};
-  std::memcpy(&copy, from, std::min<std::size_t>(from->struct_size, sizeof copy));
-  return copy;
-}
 
 Result<bool> to_bool(std::uint32_t value, const char* name) {
   if (value <= 1) return value == 1;
@@ -158,8 +144,7 @@ unweight_status unweight_matmul_can_implement(const unweight_device_blob* device
 unweight_status unweight_matmul_choose_config(const unweight_device_blob* device_blob, uint32_t tokens,
                                               unweight_matmul_config* config) {
   return with_blob(device_blob, [&](const DeviceBlob& blob) -> Result<void> {
-    if (auto ok = check_object(config, "config"); !ok) return ok;
-    if (auto ok = check_size(config->struct_size, kFirstConfigBytes, "config"); !ok) return ok;
+    if (auto ok = check_struct(config, kFirstConfigBytes, "config"); !ok) return ok;
     const auto chosen = unweight::choose_matmul_config(blob, tokens);
     if (!chosen) return tl::unexpected(chosen.error());
     const std::uint64_t size = std::min<std::uint64_t>(config->struct_size, sizeof *config);

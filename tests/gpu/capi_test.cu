@@ -109,6 +109,9 @@ TEST_F(CudaCInterfaceOnDevice, DoesWhatTheCppInterfaceDoes) {
   expect_refused(unweight_matmul_can_implement(blob, kTokens, &config), "config->struct_size = 8");
   expect_refused(unweight_matmul_choose_config(blob, kTokens, &config), "config->struct_size = 8");
   config.struct_size = sizeof config;
+  config.reserved = 1;
+  expect_refused(unweight_matmul_can_implement(blob, kTokens, &config), "config->reserved = 1");
+  config.reserved = 0;
   expect_refused(unweight_matmul_choose_config(blob, 65, &config), "tokens=65");
   expect_refused(unweight_matmul(blob, nullptr, &config, nullptr), "arguments is NULL");
   arguments.struct_size = 0;
