@@ -40,7 +40,8 @@ done <<<"$programs"
 
 # A project without the CUDA language; it runs on machines without a device too, and says that there is none.
 cuda_project=(cmake -G "$generator" -S "$source_dir/tests/install/cuda" -B "$work/cuda" -DCMAKE_PREFIX_PATH="$prefix"
-  -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_C_COMPILER="$cc" -DCMAKE_CXX_FLAGS=-Werror -DCMAKE_C_FLAGS=-Werror)
+  -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_C_COMPILER="$cc" -DCMAKE_CXX_FLAGS=-Werror
+  -DCMAKE_C_FLAGS=-Werror)
 if ((have_cuda)); then
   "${cuda_project[@]}"
   cmake --build "$work/cuda"

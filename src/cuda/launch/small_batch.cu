@@ -21,6 +21,13 @@ constexpr std::uint32_t kMinStages = 2, kMaxStages = 8;
 
 std::string text(std::uint64_t value) { return std::to_string(value); }
 
+tl::unexpected<Error> refuse(const std::string& why) { return fail(ErrorCode::kInvalidArgument, "matmul: " + why); }
+
+Result<void> check_tokens(std::uint32_t tokens) {
+  if (tokens <= kMaxMatmulTokens) return {};
+  return refuse("tokens=" + text(tokens) + " must be at most " + text(kMaxMatmulTokens));
+}
+
 constexpr std::uint32_t kStripChoices[] = {1, 2, 4, 8};
 constexpr std::uint32_t kMaxItemRows = 8 * format::kTileRows;
 
@@ -123,9 +130,8 @@ Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& argume
 }  // namespace launch
 
 Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const MatmulConfig& config) try {
-  using launch::text;
-  const auto refuse = [](const std::string& why) { return fail(ErrorCode::kInvalidArgument, "matmul: " + why); };
-  if (tokens > kMaxMatmulTokens) return refuse("tokens=" + text(tokens) + " must be at most 64");
+  using launch::refuse, launch::text;
+  if (auto ok = launch::check_tokens(tokens); !ok) return ok;
   if (std::find(launch::kStripChoices, std::end(launch::kStripChoices), config.strips) ==
       std::end(launch::kStripChoices)) {
     return refuse("strips=" + text(config.strips) + " must be 1, 2, 4 or 8");
@@ -155,9 +161,7 @@ std::size_t matmul_workspace_bytes(const DeviceBlob& weight) noexcept {
 }
 
 Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_t tokens) try {
-  if (tokens > kMaxMatmulTokens) {
-    return fail(ErrorCode::kInvalidArgument, "matmul: tokens=" + launch::text(tokens) + " must be at most 64");
-  }
+  if (auto ok = launch::check_tokens(tokens); !ok) return tl::unexpected(ok.error());
   const bool raw = weight.layout() == BlobLayout::kRaw;
   const std::uint32_t blocks = std::max(1U, weight.multiprocessors());
   MatmulConfig best;
@@ -183,8 +187,7 @@ Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_
 
 Result<void> matmul(const DeviceBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,
                     cudaStream_t stream) try {
-  using launch::text;
-  const auto refuse = [](const std::string& why) { return fail(ErrorCode::kInvalidArgument, "matmul: " + why); };
+  using launch::refuse, launch::text;
   if (auto ok = can_implement(weight, arguments.tokens, config); !ok) return ok;
   const MatrixShape& shape = weight.shape();
   if (arguments.matrix >= shape.batch) {
@@ -204,7 +207,7 @@ Result<void> matmul(const DeviceBlob& weight, const MatmulArguments& arguments, 
   if (arguments.y == nullptr || !launch::is_aligned(arguments.y, 2)) {
     return refuse("y is null or not aligned to 2 bytes");
   }
-  if ((arguments.x == nullptr && shape.cols != 0) || !launch::is_aligned(arguments.x, 2)) {
+  if (arguments.x == nullptr || !launch::is_aligned(arguments.x, 2)) {
     return refuse("x is null or not aligned to 2 bytes");
   }
   if (!launch::is_aligned(arguments.bias, 2)) return refuse("bias is not aligned to 2 bytes");
