@@ -40,12 +40,23 @@ void run_kernel(const launch::PlacedBlob& weight, const MatmulArguments& argumen
   using Traits = sm90::SmallBatchTraits<Config>;
   const sm90::SmallBatchParams params = launch::small_batch_params(weight, arguments, config, multiprocessors);
   const auto tensor_map = [](const launch::MatrixInMemory& m, std::uint32_t box_rows) {
-    return CUtensorMap{m.values, m.rows, m.cols, m.stride, box_rows, Traits::kColTiles};
+    return CUtensorMap{.values = m.values,
+                       .rows = m.rows,
+                       .cols = m.cols,
+                       .stride = m.stride,
+                       .box_rows = box_rows,
+                       .box_tiles = Traits::kColTiles};
   };
   const CUtensorMap x_map = tensor_map(launch::activations(weight, arguments), Traits::kTokens);
-  const CUtensorMap raw_map = tensor_map(launch::raw_matrix(weight, arguments.matrix), Traits::kItemRows);
+  CUtensorMap w_map = tensor_map(launch::raw_matrix(weight, arguments.matrix), Traits::kItemRows);
+  if constexpr (!Config::kRaw) {
+    w_map.tiles = launch::matrix_tiles(weight, arguments.matrix);
+    w_map.tiles_per_strip = params.tiles_per_strip;
+    w_map.strips = params.strips;
+    w_map.box_strips = Config::kStrips;
+  }
   emulation::launch(params.deal.blocks, Traits::kThreads, sm90::SmallBatchMap<Config>(config.stages).size, seed,
-                    [&] { sm90::small_batch_kernel<Config>(params, x_map, raw_map); });
+                    [&] { sm90::small_batch_kernel<Config>(params, x_map, w_map); });
 }
 
 template <std::uint32_t Strips, bool Raw>
@@ -84,7 +95,7 @@ std::vector<std::uint16_t> multiply(const HostBlob& blob, const HostActivations&
   const launch::PlacedBlob& weight = blob.placed;
   const std::uint64_t rows = weight.shape.rows, stride = rows + c.y_gap;
   std::vector<std::uint16_t> memory(kGuard + c.tokens * stride + kGuard, kPoison);
-  constexpr std::uint64_t kItemBytes = 128 * 64 * sizeof(float);
+  constexpr std::uint64_t kItemBytes = 256 * 64 * sizeof(float);
   const std::uint64_t flag_bytes = launch::small_batch_flag_bytes(c.multiprocessors);
   std::vector<std::uint32_t> workspace((flag_bytes + c.multiprocessors * kItemBytes) / 4, 0x7fc00000);  // NaN
   std::fill_n(workspace.begin(), flag_bytes / 4, 0);
@@ -111,8 +122,11 @@ std::vector<std::uint16_t> multiply(const HostBlob& blob, const HostActivations&
     case 4:
       run.operator()<4>();
       break;
-    default:
+    case 8:
       run.operator()<8>();
+      break;
+    default:
+      run.operator()<16>();
   }
   std::vector<std::uint16_t> y;
   for (std::size_t i = 0; i < memory.size(); ++i) {
@@ -142,13 +156,13 @@ TEST(SmallBatchEmulation, EveryKindOfConfiguration) {
     const HostBlob tiled = HostBlob::encoded(values, shape), raw(raw_blob(values, shape));
     for (const std::uint32_t tokens : {1U, 9U, 20U, 64U}) {
       const HostActivations x(tokens, shape.cols, (shape.cols + 7) / 8 * 8, 0, tokens);
-      for (const std::uint32_t strips : {1U, 2U, 4U, 8U}) {
+      for (const std::uint32_t strips : {1U, 2U, 4U, 8U, 16U}) {
         if (tokens == 64 && strips < 4) continue;
         Case c{.tokens = tokens, .config = {strips, 2 + static_cast<std::uint32_t>(seed % 2)}, .seed = ++seed};
         if (tokens > 16) c.config.stages = 2;
         c.config.split = seed % 3 != 0;
         c.config.dependent_launch = seed % 5 < 2;
-        c.config.warpgroup = strips == 8 || tokens == 64 || (strips == 4 && seed % 2 == 0);
+        c.config.warpgroup = strips >= 8 || tokens == 64 || (strips == 4 && seed % 2 == 0);
         if (c.config.warpgroup) c.config.stages = 2;
         const auto expected = multiply(raw, x, c);
         EXPECT_TRUE(near_float64(expected, x.data(), x.stride, values, shape, tokens)) << describe_case(shape, c);

@@ -184,6 +184,7 @@ class CellBench {
     if (tokens_ > 16 || options_.sweep) {
       all.push_back({.strips = 4, .warpgroup = true});
       all.push_back({.strips = 8, .warpgroup = true});
+      all.push_back({.strips = 16, .warpgroup = true});
     }
     return all;
   }

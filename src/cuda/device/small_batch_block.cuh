@@ -25,7 +25,7 @@ struct SmallBatchBlock {
 
   const SmallBatchParams& params;
   const CUtensorMap& x_map;
-  const CUtensorMap& raw_map;
+  const CUtensorMap& w_map;
   const SmallBatchMap<Config> map;
   const SmallBatchSchedule& schedule;  ///< in shared memory: registers are few
   std::byte* shared;

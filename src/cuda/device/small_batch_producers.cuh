@@ -24,22 +24,13 @@ struct SmallBatchTileProducer : SmallBatchBlock<Config> {
   /// Stages that are requested before the block's threads have met.
   static constexpr std::uint32_t kFirstStages = 2;
 
-  /// Tiles along K in a stage: fewer in an item's last one.
-  [[nodiscard]] __device__ std::uint32_t columns(std::uint32_t step) const {
-    return min(Traits::kColTiles, params.tiles_per_strip - step * Traits::kColTiles);
-  }
-  /// Strips of an item: fewer in the last one.
-  [[nodiscard]] __device__ std::uint32_t strips(std::uint32_t item) const {
-    return min(Config::kStrips, params.strips - item * Config::kStrips);
-  }
-
   /// The producer's arrival: the slot is full when these bytes have come.
-  __device__ void expect(std::uint32_t item, std::uint32_t step, std::uint32_t slot) const {
+  __device__ void expect(std::uint32_t slot) const {
     std::uint32_t bytes = !Traits::kXApart && params.x_by_tensor_copy ? Traits::kXBytes : 0;
     if constexpr (Config::kRaw) {
       if (params.raw_by_tensor_copy) bytes += Traits::kWeightBytes;
     } else {
-      bytes += strips(item) * columns(step) * format::kTileBytes;
+      bytes += Traits::kWeightBytes;
     }
     ptx::barrier_arrive_expect(this->full(slot), bytes);
   }
@@ -48,20 +39,11 @@ struct SmallBatchTileProducer : SmallBatchBlock<Config> {
     const std::uint32_t to = base + map.weights + slot * Traits::kWeightBytes;
     if constexpr (Config::kRaw) {
       if (params.raw_by_tensor_copy) {
-        ptx::tensor_copy(to, &this->raw_map, item * Traits::kItemRows, step * Traits::kColTiles, this->full(slot));
+        ptx::tensor_copy(to, &this->w_map, item * Traits::kItemRows, step * Traits::kColTiles, this->full(slot));
       }
     } else {
-      const std::uint32_t count = strips(item), bytes = columns(step) * format::kTileBytes;
-      const std::byte* from =
-          params.tiles + (std::uint64_t{item * Config::kStrips} * params.tiles_per_strip + step * Traits::kColTiles) *
-                             format::kTileBytes;
-      const std::uint64_t policy = ptx::evict_first_policy();
-      UNWEIGHT_UNROLL
-      for (std::uint32_t strip = 0; strip < Config::kStrips; ++strip) {
-        if (strip >= count) break;
-        ptx::bulk_copy(to + strip * Traits::kColTiles * format::kTileBytes, from, bytes, this->full(slot), policy);
-        from += std::uint64_t{params.tiles_per_strip} * format::kTileBytes;
-      }
+      ptx::tile_copy(to, &this->w_map, step * Traits::kColTiles, item * Config::kStrips, this->full(slot),
+                     ptx::evict_first_policy());
     }
   }
 
@@ -77,7 +59,7 @@ struct SmallBatchTileProducer : SmallBatchBlock<Config> {
       if (!x_stored) tiles_requested = min(kFirstStages, first.end - first.begin);
       if (x_here && !x_stored && !params.dependent) x_requested = tiles_requested;
       for (std::uint32_t slot = 0; slot < tiles_requested; ++slot) {
-        expect(first.item, first.begin + slot, slot);
+        expect(slot);
         if (slot < x_requested) this->copy_x(first.begin + slot, slot, this->full(slot));
         copy_weights(first.item, first.begin + slot, slot);
       }
@@ -88,7 +70,7 @@ struct SmallBatchTileProducer : SmallBatchBlock<Config> {
     SmallBatchSegment now = this->schedule.segment(0);
     if (x_here && params.dependent && !x_stored) {
       for (; tiles_requested < min(params.stages, now.end - now.begin); ++tiles_requested) {
-        expect(now.item, now.begin + tiles_requested, tiles_requested);
+        expect(tiles_requested);
         copy_weights(now.item, now.begin + tiles_requested, tiles_requested);
       }
     }
@@ -101,7 +83,7 @@ struct SmallBatchTileProducer : SmallBatchBlock<Config> {
         if (count >= params.stages) ptx::barrier_wait(this->empty(slot), place.parity);
         if (x_stored) this->store_x(step, slot);
         if (lane == 0) {
-          if (count >= tiles_requested) expect(now.item, step, slot);
+          if (count >= tiles_requested) expect(slot);
           if (x_here && !x_stored && count >= x_requested) this->copy_x(step, slot, this->full(slot));
           if (count >= tiles_requested) copy_weights(now.item, step, slot);
         }

@@ -19,7 +19,7 @@ inline constexpr std::uint32_t kSmallBatchConsumers = 16;  ///< warps that decod
 /// Compile-time part of a configuration.
 template <std::uint32_t Strips, std::uint32_t TokenTiles, bool Raw, bool Warpgroup = false>
 struct SmallBatchConfig {
-  static constexpr std::uint32_t kStrips = Strips;          ///< strips of 16 rows in an item: 1, 2, 4 or 8
+  static constexpr std::uint32_t kStrips = Strips;          ///< strips of 16 rows in an item: 1, 2, 4, 8 or 16
   static constexpr std::uint32_t kTokenTiles = TokenTiles;  ///< tiles of 8 tokens: 1, 2, 4 or 8
   static constexpr bool kRaw = Raw;                         ///< W is not compressed
   static constexpr bool kWarpgroup = Warpgroup;             ///< four warps multiply together
@@ -27,7 +27,6 @@ struct SmallBatchConfig {
 
 /// Where things lie. All addresses are device memory.
 struct SmallBatchParams {
-  const std::byte* tiles;  ///< of the matrix; 128-byte aligned
   const uint2* palettes;
   const std::uint8_t* row_palettes;  ///< of the matrix
   const std::uint32_t* segment_starts;

@@ -30,7 +30,9 @@ SmallBatchInstances small_batch_warpgroup_instances() {
   return {small_batch_instance<SmallBatchConfig<4, 4, Raw, true>>(),
           small_batch_instance<SmallBatchConfig<4, 8, Raw, true>>(),
           small_batch_instance<SmallBatchConfig<8, 4, Raw, true>>(),
-          small_batch_instance<SmallBatchConfig<8, 8, Raw, true>>()};
+          small_batch_instance<SmallBatchConfig<8, 8, Raw, true>>(),
+          small_batch_instance<SmallBatchConfig<16, 4, Raw, true>>(),
+          small_batch_instance<SmallBatchConfig<16, 8, Raw, true>>()};
 }
 
 }  // namespace unweight::sm90

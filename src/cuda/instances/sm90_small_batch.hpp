@@ -11,7 +11,7 @@
 namespace unweight::sm90 {
 
 struct SmallBatchInstance {
-  using Kernel = void (*)(SmallBatchParams, CUtensorMap x_map, CUtensorMap raw_map);
+  using Kernel = void (*)(SmallBatchParams, CUtensorMap x_map, CUtensorMap w_map);
 
   std::uint32_t strips, col_tiles, token_tiles;
   bool raw, warpgroup;

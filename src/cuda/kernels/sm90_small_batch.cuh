@@ -61,13 +61,13 @@ namespace unweight::sm90 {
 template <class Config>
 __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
     small_batch_kernel(const __grid_constant__ SmallBatchParams params, const __grid_constant__ CUtensorMap x_map,
-                       const __grid_constant__ CUtensorMap raw_map) {
+                       const __grid_constant__ CUtensorMap w_map) {
   using Traits = SmallBatchTraits<Config>;
   std::byte* const shared = ptx::dynamic_shared_memory();
   const SmallBatchMap<Config> map(params.stages);
   const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
   auto& schedule = *reinterpret_cast<SmallBatchSchedule*>(shared + map.schedule);
-  const SmallBatchBlock<Config> block{params, x_map, raw_map, map, schedule, shared, ptx::shared_address(shared), lane};
+  const SmallBatchBlock<Config> block{params, x_map, w_map, map, schedule, shared, ptx::shared_address(shared), lane};
   ptx::launch_dependents();
   // Every part begins with what it can do alone, and then meets the others.
   if (warp < Traits::kConsumers) {

@@ -28,8 +28,8 @@ Result<void> check_tokens(std::uint32_t tokens) {
   return refuse("tokens=" + text(tokens) + " must be at most " + text(kMaxMatmulTokens));
 }
 
-constexpr std::uint32_t kStripChoices[] = {1, 2, 4, 8};
-constexpr std::uint32_t kMaxItemRows = 8 * format::kTileRows;
+constexpr std::uint32_t kStripChoices[] = {1, 2, 4, 8, 16};
+constexpr std::uint32_t kMaxItemRows = 16 * format::kTileRows;
 
 /// Every kernel, those of a kind together and narrower ones first. Made once: load_small_batch() asks first.
 const std::vector<sm90::SmallBatchInstance>& all_instances() {
@@ -100,16 +100,19 @@ Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& argume
   const bool raw = weight.layout() == BlobLayout::kRaw;
   const sm90::SmallBatchInstance& kernel = *find_instance(config, raw, arguments.tokens);
   const sm90::SmallBatchParams params = small_batch_params(blob, arguments, config, weight.multiprocessors());
-  CUtensorMap x_map{}, raw_map{};
+  CUtensorMap x_map{}, w_map{};
   if (params.x_by_tensor_copy) {
     auto map = make_tensor_map(activations(blob, arguments), 8 * kernel.token_tiles, kernel.col_tiles);
     if (!map) return tl::unexpected(map.error());
     x_map = *map;
   }
-  if (params.raw_by_tensor_copy) {
-    auto map = make_tensor_map(raw_matrix(blob, arguments.matrix), kernel.strips * format::kTileRows, kernel.col_tiles);
+  if (!raw || params.raw_by_tensor_copy) {
+    auto map =
+        raw ? make_tensor_map(raw_matrix(blob, arguments.matrix), kernel.strips * format::kTileRows, kernel.col_tiles)
+            : make_tile_map(matrix_tiles(blob, arguments.matrix), params.tiles_per_strip, params.strips,
+                            kernel.col_tiles, kernel.strips);
     if (!map) return tl::unexpected(map.error());
-    raw_map = *map;
+    w_map = *map;
   }
 
   cudaLaunchConfig_t launch{};
@@ -122,7 +125,7 @@ Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& argume
   dependent.val.programmaticStreamSerializationAllowed = 1;
   launch.attrs = &dependent;
   launch.numAttrs = config.dependent_launch ? 1 : 0;
-  const cudaError_t error = cudaLaunchKernelEx(&launch, kernel.kernel, params, x_map, raw_map);
+  const cudaError_t error = cudaLaunchKernelEx(&launch, kernel.kernel, params, x_map, w_map);
   if (error != cudaSuccess) return cuda_failure(error, "matmul: launch");
   return {};
 }
@@ -134,7 +137,7 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
   if (auto ok = launch::check_tokens(tokens); !ok) return ok;
   if (std::find(launch::kStripChoices, std::end(launch::kStripChoices), config.strips) ==
       std::end(launch::kStripChoices)) {
-    return refuse("strips=" + text(config.strips) + " must be 1, 2, 4 or 8");
+    return refuse("strips=" + text(config.strips) + " must be 1, 2, 4, 8 or 16");
   }
   if (config.stages < launch::kMinStages || config.stages > launch::kMaxStages) {
     return refuse("stages=" + text(config.stages) + " must be 2 to 8");
@@ -142,8 +145,9 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
   const MatrixShape& shape = weight.shape();
   if (auto ok = launch::can_decode(shape); !ok) return ok;
   const auto* kernel = launch::find_instance(config, weight.layout() == BlobLayout::kRaw, tokens);
-  if (kernel == nullptr && config.warpgroup) return refuse("warpgroup needs strips=4 or 8, not " + text(config.strips));
-  if (kernel == nullptr && config.strips == 8) return refuse("strips=8 needs warpgroup");
+  if (kernel == nullptr && config.warpgroup)
+    return refuse("warpgroup needs strips=4, 8 or 16, not " + text(config.strips));
+  if (kernel == nullptr && config.strips >= 8) return refuse("strips=" + text(config.strips) + " needs warpgroup");
   if (kernel == nullptr) return refuse("tokens=" + text(tokens) + " must be at most 32 without warpgroup");
   if (const std::uint32_t bytes = kernel->shared_bytes(config.stages); bytes > launch::kSharedBytes) {
     return refuse("strips=" + text(config.strips) + " and stages=" + text(config.stages) + " need " + text(bytes) +

@@ -39,6 +39,12 @@ inline MatrixInMemory raw_matrix(const PlacedBlob& weight, std::uint64_t matrix)
           weight.shape.cols};
 }
 
+/// The first tile of a tiled blob's matrix.
+inline const std::byte* matrix_tiles(const PlacedBlob& weight, std::uint64_t matrix) {
+  const format::TiledGeometry g = weight.geometry();
+  return weight.data + g.tiles_offset + matrix * g.strips * g.tiles_per_strip * format::kTileBytes;
+}
+
 /// For checked arguments and a configuration that can_implement() accepts.
 inline sm90::SmallBatchParams small_batch_params(const PlacedBlob& weight, const MatmulArguments& arguments,
                                                  const MatmulConfig& config, std::uint32_t multiprocessors) {
@@ -52,7 +58,6 @@ inline sm90::SmallBatchParams small_batch_params(const PlacedBlob& weight, const
     params.raw_values = matrix.values;
     params.raw_by_tensor_copy = matrix.suits_tensor_copies();
   } else {
-    params.tiles = weight.data + g.tiles_offset + first_tile * format::kTileBytes;
     params.palettes = weight.section<uint2>(g.palettes_offset);
     params.row_palettes = weight.section<std::uint8_t>(g.row_palettes_offset) + first_strip * format::kTileRows;
     params.segment_starts = weight.section<std::uint32_t>(g.segment_starts_offset);

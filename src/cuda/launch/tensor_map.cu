@@ -23,25 +23,39 @@ Result<Encode> find_encode() {
   return reinterpret_cast<Encode>(function);
 }
 
-}  // namespace
-
-Result<CUtensorMap> make_tensor_map(const MatrixInMemory& matrix, std::uint32_t box_rows, std::uint32_t box_tiles) {
+/// A tensor of three dimensions, without gaps in its innermost one.
+Result<CUtensorMap> make_map(CUtensorMapDataType type, const void* data, const cuuint64_t (&extents)[3],
+                             const cuuint64_t (&strides_bytes)[2], const cuuint32_t (&box)[3],
+                             CUtensorMapSwizzle swizzle) {
   static const Result<Encode> encode = find_encode();
   if (!encode) return tl::unexpected(encode.error());
-  constexpr std::uint64_t kValueBytes = sizeof *matrix.values;
-  const cuuint64_t extents[3] = {format::kTileCols, matrix.rows, matrix.cols / format::kTileCols};
-  const cuuint64_t strides_bytes[2] = {matrix.stride * kValueBytes, format::kTileCols * kValueBytes};
-  const cuuint32_t box[3] = {format::kTileCols, box_rows, box_tiles};
   const cuuint32_t element_strides[3] = {1, 1, 1};
   CUtensorMap map;
-  const CUresult result =
-      (*encode)(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<std::uint16_t*>(matrix.values), extents,
-                strides_bytes, box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result = (*encode)(&map, type, 3, const_cast<void*>(data), extents, strides_bytes, box,
+                                    element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     return fail(ErrorCode::kCuda, "tensor map: cuTensorMapEncodeTiled failed with error " + std::to_string(result));
   }
   return map;
+}
+
+}  // namespace
+
+Result<CUtensorMap> make_tensor_map(const MatrixInMemory& matrix, std::uint32_t box_rows, std::uint32_t box_tiles) {
+  constexpr std::uint64_t kValueBytes = sizeof *matrix.values;
+  return make_map(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, matrix.values,
+                  {format::kTileCols, matrix.rows, matrix.cols / format::kTileCols},
+                  {matrix.stride * kValueBytes, format::kTileCols * kValueBytes},
+                  {format::kTileCols, box_rows, box_tiles}, CU_TENSOR_MAP_SWIZZLE_128B);
+}
+
+Result<CUtensorMap> make_tile_map(const std::byte* tiles, std::uint64_t tiles_per_strip, std::uint64_t strips,
+                                  std::uint32_t box_tiles, std::uint32_t box_strips) {
+  constexpr std::uint32_t kWords = format::kTileBytes / sizeof(std::uint64_t);
+  return make_map(CU_TENSOR_MAP_DATA_TYPE_UINT64, tiles, {kWords, tiles_per_strip, strips},
+                  {format::kTileBytes, tiles_per_strip * format::kTileBytes}, {kWords, box_tiles, box_strips},
+                  CU_TENSOR_MAP_SWIZZLE_NONE);
 }
 
 }  // namespace unweight::launch

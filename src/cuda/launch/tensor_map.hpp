@@ -3,6 +3,7 @@
 // Descriptors for tensor copies.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cuda.h>
 #include <format/layout.hpp>
@@ -32,5 +33,12 @@ struct MatrixInMemory {
 /// exchanged by the 128-byte swizzle. Requires suits_tensor_copies(). Errors: kNoDevice (no driver), kCuda.
 [[nodiscard]] Result<CUtensorMap> make_tensor_map(const MatrixInMemory& matrix, std::uint32_t box_rows,
                                                   std::uint32_t box_tiles);
+
+/// A blob's matrix as a tensor of three dimensions: the 1408 bytes of a tile, as 176 words; tiles of a strip; strips. A
+/// box, up to `box_strips` x `box_tiles` tiles, lies in shared memory in that order, without gaps. Errors: as above.
+/// @param tiles  of the matrix, global memory, aligned to 16 bytes
+[[nodiscard]] Result<CUtensorMap> make_tile_map(const std::byte* tiles, std::uint64_t tiles_per_strip,
+                                                std::uint64_t strips, std::uint32_t box_tiles,
+                                                std::uint32_t box_strips);
 
 }  // namespace unweight::launch

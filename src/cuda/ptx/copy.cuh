@@ -37,6 +37,17 @@ __device__ __forceinline__ void tensor_copy(std::uint32_t to, const CUtensorMap*
       : "memory");
 }
 
+/// Copies a box of a matrix's tiles (launch/tensor_map.hpp): of strips `strip` and on, tiles `column` and on. What lies
+/// outside the matrix comes as zeros, and counts like all else.
+__device__ __forceinline__ void tile_copy(std::uint32_t to, const CUtensorMap* map, std::uint32_t column,
+                                          std::uint32_t strip, std::uint32_t barrier, std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
+      "l"(map), "r"(0), "r"(column), "r"(strip), "r"(barrier), "l"(policy)
+      : "memory");
+}
+
 /// Fetches a tensor map ahead of its first use.
 __device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");

@@ -41,6 +41,25 @@ inline void tensor_copy(std::uint32_t to, const CUtensorMap* map, std::uint32_t 
   });
 }
 
+inline void tile_copy(std::uint32_t to, const CUtensorMap* map, std::uint32_t column, std::uint32_t strip,
+                      std::uint32_t barrier, std::uint64_t) {
+  constexpr std::uint32_t kTileBytes = 1408;
+  require_aligned(map->tiles, kTileBytes);
+  const std::uint32_t bytes = map->box_strips * map->box_tiles * kTileBytes;
+  (void)emulation::shared_range(to, bytes, 128);
+  emulation::copy_later(to, bytes, barrier, [=, box = *map] {
+    for (std::uint32_t i = 0; i < box.box_strips * box.box_tiles; ++i) {
+      const std::uint64_t s = strip + i / box.box_tiles, t = column + i % box.box_tiles;
+      std::byte* tile = emulation::shared_memory() + to + i * kTileBytes;
+      if (s < box.strips && t < box.tiles_per_strip) {
+        std::memcpy(tile, box.tiles + (s * box.tiles_per_strip + t) * kTileBytes, kTileBytes);
+      } else {
+        std::memset(tile, 0, kTileBytes);
+      }
+    }
+  });
+}
+
 inline void prefetch_tensor_map(const CUtensorMap*) {}
 
 inline void copy_async16(std::uint32_t to, const void* from) {
