@@ -95,9 +95,10 @@ struct SmallBatchTraits {
   /// Slots of X's own ring: one in use, one needed next, one on its way.
   static constexpr std::uint32_t kXSlots = kXBytes <= 32768 ? 3 : 2;
 
-  /// A warp's own shared memory: the exponents of its tile; at an item's end, two token tiles of its sums at a time.
+  /// A warp's own shared memory: the exponents of its tile; at an item's end, two token tiles of its sums at a time, or
+  /// one, so that a thread has no more than four sums at a time.
   static constexpr std::uint32_t kWarpBytes = format::kTileValues;
-  static constexpr std::uint32_t kPartTiles = Config::kTokenTiles < 2 ? 1 : 2;
+  static constexpr std::uint32_t kPartTiles = Config::kTokenTiles < 2 || Config::kStrips == kConsumers ? 1 : 2;
   static constexpr std::uint32_t kParts = Config::kTokenTiles / kPartTiles;
   static constexpr std::uint32_t kStripPartSums = kPartTiles * 4 * device::kLanes;
   static constexpr std::uint32_t kPartSums = Config::kStrips * kStripPartSums;

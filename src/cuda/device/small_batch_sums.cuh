@@ -102,10 +102,9 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
       for (std::uint32_t turn = 0; turn < kTurns; ++turn) {
         const std::uint32_t first = first_sum(thread, turn);
         if (first >= Traits::kPartSums) continue;
-        UNWEIGHT_UNROLL
-        for (std::uint32_t i = 0; i < kWidth; ++i) {
-          before[turn].value[i] += ptx::load_from_l2(partial + first + i);
-        }
+        Sums more;
+        ptx::load_from_l2(more.value, partial + first);
+        before[turn].add(more);
       }
     }
   }

@@ -21,11 +21,18 @@ __device__ __forceinline__ void wait_for_flag(const std::uint32_t* flag) {
   } while (raised == 0);
 }
 
-/// A load that does not look into the L1 cache, which other blocks' stores do not reach.
-__device__ __forceinline__ float load_from_l2(const float* from) {
-  float value;
-  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(value) : "l"(from) : "memory");
-  return value;
+/// Loads that do not look into the L1 cache, which other blocks' stores do not reach.
+__device__ __forceinline__ void load_from_l2(float (&values)[1], const float* from) {
+  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(values[0]) : "l"(from) : "memory");
+}
+__device__ __forceinline__ void load_from_l2(float (&values)[2], const float* from) {
+  asm volatile("ld.global.cg.v2.f32 {%0, %1}, [%2];" : "=f"(values[0]), "=f"(values[1]) : "l"(from) : "memory");
+}
+__device__ __forceinline__ void load_from_l2(float (&values)[4], const float* from) {
+  asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(values[0]), "=f"(values[1]), "=f"(values[2]), "=f"(values[3])
+               : "l"(from)
+               : "memory");
 }
 
 }  // namespace unweight::ptx

@@ -4,6 +4,8 @@
 // yet never will be.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <stdexcept>
 
@@ -13,6 +15,12 @@ inline void set_flag(std::uint32_t* flag) { *flag = 1; }
 inline void wait_for_flag(const std::uint32_t* flag) {
   if (*flag == 0) throw std::runtime_error("emulation: waits for a flag that only a later block raises");
 }
-inline float load_from_l2(const float* from) { return *from; }
+template <std::size_t Count>
+void load_from_l2(float (&values)[Count], const float* from) {
+  if (reinterpret_cast<std::uintptr_t>(from) % sizeof values != 0) {
+    throw std::runtime_error("emulation: a load that is not aligned to its size");
+  }
+  std::copy_n(from, Count, values);
+}
 
 }  // namespace unweight::ptx
