@@ -15,8 +15,8 @@
 
 namespace unweight::sm90 {
 
-/// Named barriers of a block.
-enum SmallBatchBarrier : std::uint32_t { kAllMeet = 1, kConsumersMeet, kSumsWritten, kSumsThere };
+/// Named barriers of a block; 0 is __syncthreads()'s.
+enum SmallBatchBarrier : std::uint32_t { kConsumersMeet = 1, kSumsWritten, kSumsThere };
 
 /// What the parts of a block share.
 template <class Config>
@@ -37,21 +37,16 @@ struct SmallBatchBlock {
   [[nodiscard]] __device__ std::uint32_t x_full(std::uint32_t slot) const { return base + map.x_full + 8 * slot; }
   [[nodiscard]] __device__ std::uint32_t x_empty(std::uint32_t slot) const { return base + map.x_empty + 8 * slot; }
 
-  /// All of the block's threads, once. Not __syncthreads(), which all must call from one place.
-  __device__ void meet() const {
-    __syncwarp();
-    ptx::named_barrier_sync(kAllMeet, Traits::kThreads);
-  }
-
   /// By a warp, a slot a lane: this comes before the first request.
   __device__ void init_barriers() const {
+    const std::uint32_t x_arrivals = params.x_by_tensor_copy ? 0 : Traits::kWarpArrivals;
     if (lane < params.stages) {
-      ptx::barrier_init(full(lane), Traits::kFullArrivals);
+      ptx::barrier_init(full(lane), Traits::kFullArrivals + (Traits::kXApart ? 0 : x_arrivals));
       ptx::barrier_init(empty(lane), Traits::kEmptyArrivals);
     }
     if constexpr (Traits::kXApart) {
       if (lane < Traits::kXSlots) {
-        ptx::barrier_init(x_full(lane), 1);
+        ptx::barrier_init(x_full(lane), params.x_by_tensor_copy ? 1 : x_arrivals);
         ptx::barrier_init(x_empty(lane), Traits::kEmptyArrivals);
       }
     }
@@ -71,8 +66,8 @@ struct SmallBatchBlock {
     ptx::tensor_copy(base + map.x + slot * Traits::kXBytes, &x_map, 0, step * Traits::kColTiles, barrier);
   }
 
-  /// X by ordinary loads, where a tensor copy cannot address it. By the whole warp.
-  __device__ void store_x(std::uint32_t step, std::uint32_t slot) const {
+  /// X by ordinary loads, where a tensor copy cannot address it. By the whole warp, which arrives at the barrier.
+  __device__ void store_x(std::uint32_t step, std::uint32_t slot, std::uint32_t barrier) const {
     const std::uint32_t first = step * Traits::kColTiles;
     UNWEIGHT_NO_UNROLL
     for (std::uint32_t i = lane; i < Traits::kColTiles * format::kTileCols * Traits::kTokens; i += device::kLanes) {
@@ -86,7 +81,7 @@ struct SmallBatchBlock {
       *reinterpret_cast<std::uint16_t*>(shared + map.x + at) = value;
     }
     if constexpr (Config::kWarpgroup) ptx::fence_async_proxy();
-    __syncwarp();
+    arrive(barrier);
   }
 };
 

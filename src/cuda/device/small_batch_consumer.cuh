@@ -36,7 +36,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     std::uint32_t own;     ///< the warp's own memory
     std::uint32_t list;    ///< of slot 0
   };
-  Places places;
+  Places places{};
 
   __device__ void find_places() {
     const std::uint32_t warp = threadIdx.x / device::kLanes;
@@ -166,15 +166,16 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     }
   }
 
-  __device__ void run() {
+  __device__ void begin() const {
     if constexpr (!Config::kRaw) {
       for (std::uint32_t i = threadIdx.x; i < params.palette_count; i += Traits::kConsumerThreads) {
         reinterpret_cast<uint2*>(shared + map.palettes)[i] = params.palettes[i];
       }
     }
-    find_places();
-    this->meet();
+  }
 
+  __device__ void run() {
+    find_places();
     float sums[Config::kTokenTiles][4] = {};
     [[maybe_unused]] Fragments in_product{};
     device::LanePalettes palettes{};

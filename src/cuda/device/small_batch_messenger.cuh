@@ -25,7 +25,6 @@ struct SmallBatchMessenger : SmallBatchBlock<Config> {
   static __device__ void await() { ptx::named_barrier_sync(kSumsThere, kThreads); }
 
   __device__ void run() const {
-    this->meet();
     const SmallBatchSegment first = this->schedule.begun(), last = this->schedule.ended();
     std::uint32_t* const flags = this->params.partial_flags;
     if (first.exists()) {

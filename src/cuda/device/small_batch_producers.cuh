@@ -47,44 +47,49 @@ struct SmallBatchTileProducer : SmallBatchBlock<Config> {
     }
   }
 
-  __device__ void run() const {
-    const bool x_here = !Traits::kXApart, x_stored = x_here && !params.x_by_tensor_copy;
-    // Tiles do not wait for the kernel in front of a dependent launch. Where X need not either it goes first, since
-    // copies run in order and X must not wait behind many tiles.
-    std::uint32_t tiles_requested = 0, x_requested = 0;  // stages of the first segment
+  // Stages of the first segment that have been requested.
+  std::uint32_t tiles_requested = 0, x_requested = 0;
+
+  [[nodiscard]] __device__ bool x_here() const { return !Traits::kXApart; }
+  [[nodiscard]] __device__ bool x_stored() const { return x_here() && !params.x_by_tensor_copy; }
+
+  /// Tiles do not wait for the kernel in front of a dependent launch. Where X need not either it goes first, since
+  /// copies run in order and X must not wait behind many tiles.
+  __device__ void begin() {
     this->init_barriers();
-    if (lane == 0) {
-      if (x_here && !x_stored) ptx::prefetch_tensor_map(&this->x_map);
-      const SmallBatchSegment first = SmallBatchSchedule::first_segment(params.deal, blockIdx.x);
-      if (!x_stored) tiles_requested = min(kFirstStages, first.end - first.begin);
-      if (x_here && !x_stored && !params.dependent) x_requested = tiles_requested;
-      for (std::uint32_t slot = 0; slot < tiles_requested; ++slot) {
-        expect(slot);
-        if (slot < x_requested) this->copy_x(first.begin + slot, slot, this->full(slot));
-        copy_weights(first.item, first.begin + slot, slot);
-      }
+    if (lane != 0 || x_stored()) return;
+    if (x_here()) ptx::prefetch_tensor_map(&this->x_map);
+    const SmallBatchSegment first = SmallBatchSchedule::first_segment(params.deal, blockIdx.x);
+    tiles_requested = min(kFirstStages, first.end - first.begin);
+    if (x_here() && !params.dependent) x_requested = tiles_requested;
+    for (std::uint32_t slot = 0; slot < tiles_requested; ++slot) {
+      expect(slot);
+      if (slot < x_requested) this->copy_x(first.begin + slot, slot, this->full(slot));
+      copy_weights(first.item, first.begin + slot, slot);
     }
-    this->meet();
-    if (!x_stored && lane != 0) return;
+  }
+
+  __device__ void run() {
+    if (!x_stored() && lane != 0) return;
     std::uint32_t n = 0;
     SmallBatchSegment now = this->schedule.segment(0);
-    if (x_here && params.dependent && !x_stored) {
+    if (x_here() && params.dependent && !x_stored()) {
       for (; tiles_requested < min(params.stages, now.end - now.begin); ++tiles_requested) {
         expect(tiles_requested);
         copy_weights(now.item, now.begin + tiles_requested, tiles_requested);
       }
     }
-    if (x_here) ptx::wait_for_previous_grids();
+    if (x_here()) ptx::wait_for_previous_grids();
     RingPlace place{0, 1};
     std::uint32_t count = 0;
     for (; now.exists(); now = this->schedule.segment(++n)) {
       for (std::uint32_t step = now.begin; step < now.end; ++step, ++count) {
         const std::uint32_t slot = place.slot;
         if (count >= params.stages) ptx::barrier_wait(this->empty(slot), place.parity);
-        if (x_stored) this->store_x(step, slot);
+        if (x_stored()) this->store_x(step, slot, this->full(slot));
         if (lane == 0) {
           if (count >= tiles_requested) expect(slot);
-          if (x_here && !x_stored && count >= x_requested) this->copy_x(step, slot, this->full(slot));
+          if (x_here() && !x_stored() && count >= x_requested) this->copy_x(step, slot, this->full(slot));
           if (count >= tiles_requested) copy_weights(now.item, step, slot);
         }
         place.advance(params.stages);
@@ -101,7 +106,6 @@ struct SmallBatchXProducer : SmallBatchBlock<Config> {
   __device__ void run() const {
     const bool by_tensor_copy = this->params.x_by_tensor_copy;
     if (by_tensor_copy && this->lane == 0) ptx::prefetch_tensor_map(&this->x_map);
-    this->meet();
     ptx::wait_for_previous_grids();
     RingPlace place{0, 1};
     std::uint32_t count = 0, n = 0;
@@ -109,10 +113,11 @@ struct SmallBatchXProducer : SmallBatchBlock<Config> {
       for (std::uint32_t step = now.begin; step < now.end; ++step, ++count) {
         const std::uint32_t barrier = this->x_full(place.slot);
         if (count >= Traits::kXSlots) ptx::barrier_wait(this->x_empty(place.slot), place.parity);
-        if (!by_tensor_copy) this->store_x(step, place.slot);
-        if (this->lane == 0) {
-          ptx::barrier_arrive_expect(barrier, by_tensor_copy ? Traits::kXBytes : 0);
-          if (by_tensor_copy) this->copy_x(step, place.slot, barrier);
+        if (!by_tensor_copy) {
+          this->store_x(step, place.slot, barrier);
+        } else if (this->lane == 0) {
+          ptx::barrier_arrive_expect(barrier, Traits::kXBytes);
+          this->copy_x(step, place.slot, barrier);
         }
         place.advance(Traits::kXSlots);
       }
@@ -132,12 +137,11 @@ struct SmallBatchExceptionProducer : SmallBatchBlock<Config> {
 
   /// The sequence of the block's stages.
   struct Cursor {
-    const SmallBatchSchedule& schedule;
-    std::uint32_t n = 0;
-    SmallBatchSegment segment = schedule.segment(0);
-    std::uint32_t step = segment.begin;
+    std::uint32_t n;
+    SmallBatchSegment segment;
+    std::uint32_t step;
 
-    __device__ void advance() {
+    __device__ void advance(const SmallBatchSchedule& schedule) {
       if (++step < segment.end) return;
       segment = schedule.segment(++n);
       step = segment.begin;
@@ -157,7 +161,10 @@ struct SmallBatchExceptionProducer : SmallBatchBlock<Config> {
   [[nodiscard]] __device__ std::uint32_t strip_in_item() const { return lane / kStartsPerStrip; }
   [[nodiscard]] __device__ std::uint32_t tile_in_stage() const { return lane % kStartsPerStrip; }
 
-  __device__ void look_ahead(Cursor& cursor, Work& work) const {
+  Cursor cursor{};
+  Work ahead[kAhead]{};
+
+  __device__ void look_ahead(Work& work) {
     const SmallBatchSegment& segment = cursor.segment;
     work.exists = segment.exists();
     if (!work.exists) return;
@@ -170,7 +177,7 @@ struct SmallBatchExceptionProducer : SmallBatchBlock<Config> {
       work.segment_start = params.segment_starts[tile / format::kTilesPerSegment];
       work.tile_start = params.tile_starts[tile];
     }
-    cursor.advance();
+    cursor.advance(schedule);
   }
 
   __device__ void fill(const Work& work, std::uint32_t slot) const {
@@ -205,12 +212,14 @@ struct SmallBatchExceptionProducer : SmallBatchBlock<Config> {
     this->arrive(this->full(slot));
   }
 
-  __device__ void run() const {
-    Cursor cursor{schedule};
-    Work ahead[kAhead]{};
+  __device__ void begin() {
+    cursor.segment = schedule.segment(0);
+    cursor.step = cursor.segment.begin;
     UNWEIGHT_UNROLL
-    for (Work& work : ahead) look_ahead(cursor, work);
-    this->meet();
+    for (Work& work : ahead) look_ahead(work);
+  }
+
+  __device__ void run() {
     RingPlace place{0, 1};
     std::uint32_t count = 0;
     bool more = true;
@@ -222,7 +231,7 @@ struct SmallBatchExceptionProducer : SmallBatchBlock<Config> {
         if (!more) break;
         if (count >= params.stages) ptx::barrier_wait(this->empty(place.slot), place.parity);
         fill(work, place.slot);
-        look_ahead(cursor, work);
+        look_ahead(work);
         ++count;
         place.advance(params.stages);
       }

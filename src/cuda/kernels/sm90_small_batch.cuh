@@ -69,23 +69,30 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   auto& schedule = *reinterpret_cast<SmallBatchSchedule*>(shared + map.schedule);
   const SmallBatchBlock<Config> block{params, x_map, w_map, map, schedule, shared, ptx::shared_address(shared), lane};
   ptx::launch_dependents();
-  // Every part begins with what it can do alone, and then meets the others.
+  // Every part begins with what it can do before all have met.
+  SmallBatchConsumer<Config> consumer{block};
+  SmallBatchTileProducer<Config> tile_producer{block};
+  [[maybe_unused]] SmallBatchExceptionProducer<Config> exception_producer{block};
+  if (warp < Traits::kConsumers) {
+    consumer.begin();
+  } else if (warp == Traits::kTileProducer) {
+    tile_producer.begin();
+  } else if (warp == Traits::kExceptionProducer) {
+    if (lane == 0) schedule = SmallBatchSchedule(params.deal, blockIdx.x);
+    __syncwarp();
+    if constexpr (!Config::kRaw) exception_producer.begin();
+  }
+  __syncthreads();
   if (warp < Traits::kConsumers) {
     if constexpr (Config::kWarpgroup) ptx::take_registers<Traits::kConsumerRegisters>();
-    SmallBatchConsumer<Config>{block, {}}.run();
+    consumer.run();
     return;
   }
   if constexpr (Config::kWarpgroup) ptx::give_registers<Traits::kProducerRegisters>();
   if (warp == Traits::kTileProducer) {
-    SmallBatchTileProducer<Config>{block}.run();
+    tile_producer.run();
   } else if (warp == Traits::kExceptionProducer) {
-    if (lane == 0) schedule = SmallBatchSchedule(params.deal, blockIdx.x);
-    __syncwarp();
-    if constexpr (Config::kRaw) {
-      block.meet();
-    } else {
-      SmallBatchExceptionProducer<Config>{block}.run();
-    }
+    if constexpr (!Config::kRaw) exception_producer.run();
   } else if (warp == Traits::kMessenger) {
     SmallBatchMessenger<Config>{block}.run();
   } else if constexpr (Traits::kXApart) {
