@@ -68,6 +68,8 @@ inline std::uint32_t __ballot_sync(std::uint32_t, bool value) {
   return result;
 }
 
+inline bool __any_sync(std::uint32_t mask, bool value) { return __ballot_sync(mask, value) != 0; }
+
 inline std::uint32_t atomicInc(std::uint32_t* counter, std::uint32_t limit) {
   const std::uint32_t old = *counter;
   *counter = old >= limit ? 0 : old + 1;

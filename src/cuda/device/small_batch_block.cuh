@@ -57,9 +57,9 @@ struct SmallBatchBlock {
   /// By a warp: arrives at a slot's barrier, after all that its lanes have read and written there. One lane does, since
   /// an arrival is an atomic operation; racecheck follows the arriving lanes alone, so builds for it define
   /// UNWEIGHT_EVERY_LANE_ARRIVES.
-  __device__ void arrive(std::uint32_t barrier) const {
+  __device__ void arrive(std::uint32_t barrier, bool wanted = true) const {
     __syncwarp();
-    if (lane < Traits::kWarpArrivals) ptx::barrier_arrive(barrier);
+    if (lane < Traits::kWarpArrivals && wanted) ptx::barrier_arrive(barrier);
   }
 
   __device__ void copy_x(std::uint32_t step, std::uint32_t slot, std::uint32_t barrier) const {

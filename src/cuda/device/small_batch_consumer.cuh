@@ -34,12 +34,14 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     std::uint32_t tile;    ///< of slot 0
     std::uint32_t x;       ///< the lane's row for ldmatrix, or the tile for wgmma; of slot 0
     std::uint32_t own;     ///< the warp's own memory
+    std::uint32_t lane16;  ///< 16 * lane
     std::uint32_t list;    ///< of slot 0
   };
   Places places{};
 
   __device__ void find_places() {
-    const std::uint32_t warp = threadIdx.x / device::kLanes;
+    // From a shuffle, so that the compiler knows it to be the same for all lanes, and what follows from it.
+    const std::uint32_t warp = __shfl_sync(device::kAllLanes, threadIdx.x / device::kLanes, 0);
     places.strip = Config::kWarpgroup ? warp % Config::kStrips : warp / Traits::kColTiles;
     places.column = Config::kWarpgroup ? warp / Config::kStrips : warp % Traits::kColTiles;
     const std::uint32_t tile = Config::kRaw ? places.column * Config::kStrips + places.strip
@@ -49,11 +51,8 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
                (Config::kWarpgroup ? 0 : (lane & 7) * 128 + ((lane >> 3 ^ (lane & 7)) * 16));
     places.own = map.warps + warp * Traits::kWarpBytes;
     places.list = map.stages + tile * static_cast<std::uint32_t>(sizeof(device::ExceptionList));
-    for (std::uint32_t* place : {&lane, &places.tile, &places.x, &places.own, &places.list}) ptx::keep(*place);
-    if constexpr (Config::kTokenTiles < 8) {  // where there are registers for them
-      ptx::keep(places.strip);
-      ptx::keep(places.column);
-    }
+    places.lane16 = 16 * lane;
+    ptx::keep(places.lane16);
   }
 
   /// The palettes of the lane's two rows. In a segment's first stage.
@@ -104,29 +103,20 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
   }
 
   /// The tile of a slot, from whatever form it has, as join() takes it.
+  /// @param exists  whether there is such a tile; otherwise zeros
   __device__ auto load(std::uint32_t slot, const device::LanePalettes& palettes, std::uint32_t item,
-                       std::uint32_t step) const {
+                       std::uint32_t step, bool exists) const {
     const std::uint32_t tile = places.tile + slot * Traits::kWeightBytes;
     if constexpr (Config::kRaw) {
+      // Outside the matrix both give zeros.
       if (params.raw_by_tensor_copy) return load_raw(base + tile);
       return fetch_raw(item * Config::kStrips + places.strip, step * Traits::kColTiles + places.column);
     } else {
       auto* exponents = reinterpret_cast<std::uint8_t*>(shared + places.own);
-      const auto list = *reinterpret_cast<const device::ExceptionList*>(shared + places.list + slot * sizeof(Stage));
-      const device::FragmentDecoder decoder{shared, params.exceptions, exponents, lane, params.exception_base};
-      return decoder.decode(shared + tile, palettes, list);
-    }
-  }
-
-  /// A tile of zeros.
-  template <class Tile>
-  static __device__ void clear(Tile& tile) {
-    static_assert(sizeof tile % sizeof(std::uint32_t) == 0);
-    auto* words = reinterpret_cast<std::uint32_t*>(&tile);
-    UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < sizeof tile / sizeof *words; ++i) {
-      words[i] = 0;
-      ptx::keep(words[i]);  // here, and not for every tile ahead of the condition
+      const auto* list = reinterpret_cast<const device::ExceptionList*>(shared + places.list + slot * sizeof(Stage));
+      const device::FragmentDecoder decoder{shared, params.exceptions,    exponents,
+                                            lane,   places.lane16, params.exception_base};
+      return decoder.decode(shared + tile, palettes, list, exists);
     }
   }
 
@@ -144,8 +134,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
   }
 
   __device__ void hold(const Fragments& fragments) const {
-    UNWEIGHT_UNROLL
-    for (std::uint32_t s = 0; s < 4; ++s) ptx::wgmma_hold(fragments.a[s], params.stages);
+    ptx::wgmma_hold(fragments.a, params.stages);
   }
 
   /// A warp's own product.
@@ -188,17 +177,12 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
       const std::uint32_t end =
           strip < params.strips ? (params.tiles_per_strip - places.column + Traits::kColTiles - 1) / Traits::kColTiles
                                 : 0;
+      ptx::barrier_wait(this->full(place.slot), place.parity);
+      palettes = look_up_palettes(place.slot);
       for (std::uint32_t step = now.begin; step < now.end; ++step) {
         const std::uint32_t slot = place.slot;
-        const bool tile_exists = step < end;
         ptx::barrier_wait(this->full(slot), place.parity);
-        if (step == now.begin) palettes = look_up_palettes(slot);
-        decltype(load(slot, palettes, now.item, step)) tile;
-        if (tile_exists) {
-          tile = load(slot, palettes, now.item, step);
-        } else if constexpr (Config::kWarpgroup) {
-          clear(tile);  // a warpgroup multiplies as one
-        }
+        const auto tile = load(slot, palettes, now.item, step, step < end);
         place.advance(params.stages);
         if constexpr (Config::kWarpgroup) {
           this->arrive(this->empty(slot));
@@ -206,7 +190,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
           ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
           ptx::wgmma_wait(sums);  // also where none has begun: under a condition ptxas would make all of them wait
           hold(in_product);
-          if (step != now.begin) this->arrive(this->x_empty(x_place.previous(Traits::kXSlots)));
+          this->arrive(this->x_empty(x_place.previous(Traits::kXSlots)), step != now.begin);
           in_product = join(tile);
           begin_product(in_product, x_place.slot, sums);
           x_place.advance(Traits::kXSlots);
@@ -215,11 +199,11 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
         } else if constexpr (Traits::kXApart) {
           this->arrive(this->empty(slot));
           ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
-          if (tile_exists) multiply(join(tile), x_place.slot, sums);
+          multiply(join(tile), x_place.slot, sums);
           this->arrive(this->x_empty(x_place.slot));
           x_place.advance(Traits::kXSlots);
         } else {
-          if (tile_exists) multiply(join(tile), slot, sums);
+          multiply(join(tile), slot, sums);
           this->arrive(this->empty(slot));
         }
       }

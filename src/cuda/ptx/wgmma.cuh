@@ -37,18 +37,22 @@ __device__ __forceinline__ void wgmma_wait(float (&d)[Tiles][4]) {
   pin(d);
 }
 
-/// Keeps the compiler from giving the registers of `a`, an A operand of wgmma(), to other values before this point,
+/// Keeps the compiler from giving the registers of `a`, A operands of wgmma(), to other values before this point,
 /// which comes after wgmma_wait(). It does not know that they are still being read: across the back edge of a loop,
 /// ptxas of CUDA 13.0 loads the next operand into them. A store that never happens is what keeps it. `small` is below
 /// 32, which the compiler must not know. tests/wgmma_registers.py looks at the machine code.
-__device__ __forceinline__ void wgmma_hold(const std::uint32_t (&a)[4], std::uint32_t small) {
+__device__ __forceinline__ void wgmma_hold(const std::uint32_t (&a)[4][4], std::uint32_t small) {
   asm volatile(
       "{\n"
       ".reg .pred never;\n"
-      "setp.ge.u32 never, %4, 32;\n"
-      "@never st.shared.v4.b32 [%4], {%0, %1, %2, %3};\n"
-      "}\n" ::"r"(a[0]),
-      "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(small));
+      "setp.ge.u32 never, %16, 32;\n"
+      "@never st.shared.v4.b32 [%16], {%0, %1, %2, %3};\n"
+      "@never st.shared.v4.b32 [%16], {%4, %5, %6, %7};\n"
+      "@never st.shared.v4.b32 [%16], {%8, %9, %10, %11};\n"
+      "@never st.shared.v4.b32 [%16], {%12, %13, %14, %15};\n"
+      "}\n" ::"r"(a[0][0]),
+      "r"(a[0][1]), "r"(a[0][2]), "r"(a[0][3]), "r"(a[1][0]), "r"(a[1][1]), "r"(a[1][2]), "r"(a[1][3]), "r"(a[2][0]),
+      "r"(a[2][1]), "r"(a[2][2]), "r"(a[2][3]), "r"(a[3][0]), "r"(a[3][1]), "r"(a[3][2]), "r"(a[3][3]), "r"(small));
 }
 
 /// Makes ordinary stores to shared memory visible to wgmma() and the copy engine. By each thread that stored, before it

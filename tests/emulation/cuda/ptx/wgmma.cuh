@@ -38,7 +38,7 @@ void wgmma(float (&d)[Tiles][4], const std::uint32_t (&a)[4], std::uint32_t b) {
 
 inline void wgmma_commit() {}
 
-inline void wgmma_hold(const std::uint32_t (&)[4], std::uint32_t) {}
+inline void wgmma_hold(const std::uint32_t (&)[4][4], std::uint32_t) {}
 
 template <std::size_t Tiles>
 void wgmma_wait(float (&)[Tiles][4]) {
