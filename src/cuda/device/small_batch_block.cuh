@@ -37,6 +37,10 @@ struct SmallBatchBlock {
   [[nodiscard]] __device__ std::uint32_t x_full(std::uint32_t slot) const { return base + map.x_full + 8 * slot; }
   [[nodiscard]] __device__ std::uint32_t x_empty(std::uint32_t slot) const { return base + map.x_empty + 8 * slot; }
 
+  __device__ void write_schedule(const SmallBatchSchedule& made) const {
+    *reinterpret_cast<SmallBatchSchedule*>(shared + map.schedule) = made;
+  }
+
   /// By a warp, a slot a lane: this comes before the first request.
   __device__ void init_barriers() const {
     const std::uint32_t x_arrivals = params.x_by_tensor_copy ? 0 : Traits::kWarpArrivals;

@@ -104,8 +104,8 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
 
   /// The tile of a slot, from whatever form it has, as join() takes it.
   /// @param exists  whether there is such a tile; otherwise zeros
-  __device__ auto load(std::uint32_t slot, const device::LanePalettes& palettes, std::uint32_t item,
-                       std::uint32_t step, bool exists) const {
+  __device__ auto load(std::uint32_t slot, const device::LanePalettes& palettes, std::uint32_t item, std::uint32_t step,
+                       bool exists) const {
     const std::uint32_t tile = places.tile + slot * Traits::kWeightBytes;
     if constexpr (Config::kRaw) {
       // Outside the matrix both give zeros.
@@ -114,8 +114,8 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     } else {
       auto* exponents = reinterpret_cast<std::uint8_t*>(shared + places.own);
       const auto* list = reinterpret_cast<const device::ExceptionList*>(shared + places.list + slot * sizeof(Stage));
-      const device::FragmentDecoder decoder{shared, params.exceptions,    exponents,
-                                            lane,   places.lane16, params.exception_base};
+      const device::FragmentDecoder decoder{shared, params.exceptions, exponents,
+                                            lane,   places.lane16,     params.exception_base};
       return decoder.decode(shared + tile, palettes, list, exists);
     }
   }
@@ -133,9 +133,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     ptx::wgmma_commit();
   }
 
-  __device__ void hold(const Fragments& fragments) const {
-    ptx::wgmma_hold(fragments.a, params.stages);
-  }
+  __device__ void hold(const Fragments& fragments) const { ptx::wgmma_hold(fragments.a, params.stages); }
 
   /// A warp's own product.
   __device__ void multiply(const Fragments& fragments, std::uint32_t slot,
@@ -183,7 +181,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
         const std::uint32_t slot = place.slot;
         ptx::barrier_wait(this->full(slot), place.parity);
         const auto tile = load(slot, palettes, now.item, step, step < end);
-        place.advance(params.stages);
+        place.advance(1, params.stages);
         if constexpr (Config::kWarpgroup) {
           this->arrive(this->empty(slot));
           // The product of the step before has run while this tile was decoded.
@@ -193,7 +191,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
           this->arrive(this->x_empty(x_place.previous(Traits::kXSlots)), step != now.begin);
           in_product = join(tile);
           begin_product(in_product, x_place.slot, sums);
-          x_place.advance(Traits::kXSlots);
+          x_place.advance(1, Traits::kXSlots);
           // Raw tiles come by ldmatrix, in flight too: ptxas would let it write what the product reads.
           if constexpr (Config::kRaw) ptx::wgmma_wait(sums);
         } else if constexpr (Traits::kXApart) {
@@ -201,7 +199,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
           ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
           multiply(join(tile), x_place.slot, sums);
           this->arrive(this->x_empty(x_place.slot));
-          x_place.advance(Traits::kXSlots);
+          x_place.advance(1, Traits::kXSlots);
         } else {
           multiply(join(tile), slot, sums);
           this->arrive(this->empty(slot));

@@ -14,173 +14,105 @@
 
 namespace unweight::sm90 {
 
-/// Requests tiles, and X where it lies in the same slots. One warp, of which one lane does nearly everything.
+/// Fills slots: tiles, X where it lies in the same slots, and exceptions, whose places are tables in global memory,
+/// loaded some stages ahead. Two warps, which take turns, since the exceptions of a stage cost a warp nearly the time
+/// in which a stage's bytes come.
 template <class Config>
-struct SmallBatchTileProducer : SmallBatchBlock<Config> {
+struct SmallBatchProducer : SmallBatchBlock<Config> {
   using Traits = SmallBatchTraits<Config>;
   using Block = SmallBatchBlock<Config>;
-  using Block::params, Block::lane, Block::base, Block::map;
-
-  /// Stages that are requested before the block's threads have met.
-  static constexpr std::uint32_t kFirstStages = 2;
-
-  /// The producer's arrival: the slot is full when these bytes have come.
-  __device__ void expect(std::uint32_t slot) const {
-    std::uint32_t bytes = !Traits::kXApart && params.x_by_tensor_copy ? Traits::kXBytes : 0;
-    if constexpr (Config::kRaw) {
-      if (params.raw_by_tensor_copy) bytes += Traits::kWeightBytes;
-    } else {
-      bytes += Traits::kWeightBytes;
-    }
-    ptx::barrier_arrive_expect(this->full(slot), bytes);
-  }
-
-  __device__ void copy_weights(std::uint32_t item, std::uint32_t step, std::uint32_t slot) const {
-    const std::uint32_t to = base + map.weights + slot * Traits::kWeightBytes;
-    if constexpr (Config::kRaw) {
-      if (params.raw_by_tensor_copy) {
-        ptx::tensor_copy(to, &this->w_map, item * Traits::kItemRows, step * Traits::kColTiles, this->full(slot));
-      }
-    } else {
-      ptx::tile_copy(to, &this->w_map, step * Traits::kColTiles, item * Config::kStrips, this->full(slot),
-                     ptx::evict_first_policy());
-    }
-  }
-
-  // Stages of the first segment that have been requested.
-  std::uint32_t tiles_requested = 0, x_requested = 0;
-
-  [[nodiscard]] __device__ bool x_here() const { return !Traits::kXApart; }
-  [[nodiscard]] __device__ bool x_stored() const { return x_here() && !params.x_by_tensor_copy; }
-
-  /// Tiles do not wait for the kernel in front of a dependent launch. Where X need not either it goes first, since
-  /// copies run in order and X must not wait behind many tiles.
-  __device__ void begin() {
-    this->init_barriers();
-    if (lane != 0 || x_stored()) return;
-    if (x_here()) ptx::prefetch_tensor_map(&this->x_map);
-    const SmallBatchSegment first = SmallBatchSchedule::first_segment(params.deal, blockIdx.x);
-    tiles_requested = min(kFirstStages, first.end - first.begin);
-    if (x_here() && !params.dependent) x_requested = tiles_requested;
-    for (std::uint32_t slot = 0; slot < tiles_requested; ++slot) {
-      expect(slot);
-      if (slot < x_requested) this->copy_x(first.begin + slot, slot, this->full(slot));
-      copy_weights(first.item, first.begin + slot, slot);
-    }
-  }
-
-  __device__ void run() {
-    if (!x_stored() && lane != 0) return;
-    std::uint32_t n = 0;
-    SmallBatchSegment now = this->schedule.segment(0);
-    if (x_here() && params.dependent && !x_stored()) {
-      for (; tiles_requested < min(params.stages, now.end - now.begin); ++tiles_requested) {
-        expect(tiles_requested);
-        copy_weights(now.item, now.begin + tiles_requested, tiles_requested);
-      }
-    }
-    if (x_here()) ptx::wait_for_previous_grids();
-    RingPlace place{0, 1};
-    std::uint32_t count = 0;
-    for (; now.exists(); now = this->schedule.segment(++n)) {
-      for (std::uint32_t step = now.begin; step < now.end; ++step, ++count) {
-        const std::uint32_t slot = place.slot;
-        if (count >= params.stages) ptx::barrier_wait(this->empty(slot), place.parity);
-        if (x_stored()) this->store_x(step, slot, this->full(slot));
-        if (lane == 0) {
-          if (count >= tiles_requested) expect(slot);
-          if (x_here() && !x_stored() && count >= x_requested) this->copy_x(step, slot, this->full(slot));
-          if (count >= tiles_requested) copy_weights(now.item, step, slot);
-        }
-        place.advance(params.stages);
-      }
-    }
-  }
-};
-
-/// Requests X where it has slots of its own. One warp.
-template <class Config>
-struct SmallBatchXProducer : SmallBatchBlock<Config> {
-  using Traits = SmallBatchTraits<Config>;
-
-  __device__ void run() const {
-    const bool by_tensor_copy = this->params.x_by_tensor_copy;
-    if (by_tensor_copy && this->lane == 0) ptx::prefetch_tensor_map(&this->x_map);
-    ptx::wait_for_previous_grids();
-    RingPlace place{0, 1};
-    std::uint32_t count = 0, n = 0;
-    for (SmallBatchSegment now = this->schedule.segment(0); now.exists(); now = this->schedule.segment(++n)) {
-      for (std::uint32_t step = now.begin; step < now.end; ++step, ++count) {
-        const std::uint32_t barrier = this->x_full(place.slot);
-        if (count >= Traits::kXSlots) ptx::barrier_wait(this->x_empty(place.slot), place.parity);
-        if (!by_tensor_copy) {
-          this->store_x(step, place.slot, barrier);
-        } else if (this->lane == 0) {
-          ptx::barrier_arrive_expect(barrier, Traits::kXBytes);
-          this->copy_x(step, place.slot, barrier);
-        }
-        place.advance(Traits::kXSlots);
-      }
-    }
-  }
-};
-
-/// Fills the slots' exceptions: one warp. Their places are tables in global memory, loaded some stages ahead.
-template <class Config>
-struct SmallBatchExceptionProducer : SmallBatchBlock<Config> {
-  using Traits = SmallBatchTraits<Config>;
-  using Block = SmallBatchBlock<Config>;
-  using Block::params, Block::lane, Block::base, Block::map, Block::shared, Block::schedule;
+  using Block::params, Block::lane, Block::base, Block::map, Block::shared;
   using Stage = SmallBatchStage<Config>;
   static constexpr std::uint32_t kStartsPerStrip = Traits::kColTiles + 1;
-  static constexpr std::uint32_t kAhead = 4;  ///< stages
-
-  /// The sequence of the block's stages.
-  struct Cursor {
-    std::uint32_t n;
-    SmallBatchSegment segment;
-    std::uint32_t step;
-
-    __device__ void advance(const SmallBatchSchedule& schedule) {
-      if (++step < segment.end) return;
-      segment = schedule.segment(++n);
-      step = segment.begin;
-    }
-  };
+  static constexpr std::uint32_t kAhead = 3;        ///< stages of its own
+  static constexpr std::uint32_t kFirstStages = 2;  ///< requested before the block's threads have met
 
   /// A stage to come.
   struct Work {
     bool exists, begins_segment;
-    std::uint32_t item;
+    std::uint32_t item, step;
     /// Together the unit at which the exceptions of the lane's tile begin. On their way from memory: an addition, or a
     /// move to other registers, would wait for them.
     std::uint32_t segment_start, tile_start;
   };
 
+  std::uint32_t number;  ///< of the producer: it takes stages number, number + kProducers, ...
+  Work ahead[kAhead]{};
+  /// Where the stage after those lies, if it exists: segment n of the schedule.
+  std::uint32_t n = 0;
+  SmallBatchSegment segment{};
+  std::uint32_t step = 0;
+  std::uint32_t first_steps = 0;  ///< of the first segment
+  std::uint32_t requested = 0;    ///< stages whose tiles have been requested before the block's threads met
+
+  [[nodiscard]] __device__ bool x_here() const { return !Traits::kXApart; }
+  [[nodiscard]] __device__ bool x_stored() const { return x_here() && !params.x_by_tensor_copy; }
+  [[nodiscard]] __device__ bool x_copied() const { return x_here() && params.x_by_tensor_copy; }
+
+  // ---- the sequence of stages ---------------------------------------------------------------------------------------
+
+  __device__ void advance(const SmallBatchSchedule& schedule, std::uint32_t stages) {
+    step += stages;
+    while (segment.exists() && step >= segment.end) {
+      const std::uint32_t beyond = step - segment.end;
+      segment = schedule.segment(++n);
+      step = segment.begin + beyond;
+    }
+  }
+
   /// The lane's strip of an item and tile of that strip's part of a stage; kColTiles is the tile after the last.
   [[nodiscard]] __device__ std::uint32_t strip_in_item() const { return lane / kStartsPerStrip; }
   [[nodiscard]] __device__ std::uint32_t tile_in_stage() const { return lane % kStartsPerStrip; }
 
-  Cursor cursor{};
-  Work ahead[kAhead]{};
-
-  __device__ void look_ahead(Work& work) {
-    const SmallBatchSegment& segment = cursor.segment;
+  __device__ void look_ahead(const SmallBatchSchedule& schedule, Work& work) {
     work.exists = segment.exists();
     if (!work.exists) return;
-    work.begins_segment = cursor.step == segment.begin;
+    work.begins_segment = step == segment.begin;
     work.item = segment.item;
-    const std::uint32_t strip = segment.item * Config::kStrips + strip_in_item();
-    if (strip_in_item() < Config::kStrips && strip < params.strips) {
-      const std::uint32_t column = min(cursor.step * Traits::kColTiles + tile_in_stage(), params.tiles_per_strip);
-      const std::uint32_t tile = params.first_tile + strip * params.tiles_per_strip + column;
-      work.segment_start = params.segment_starts[tile / format::kTilesPerSegment];
-      work.tile_start = params.tile_starts[tile];
+    work.step = step;
+    if constexpr (!Config::kRaw) {
+      const std::uint32_t strip = segment.item * Config::kStrips + strip_in_item();
+      if (strip_in_item() < Config::kStrips && strip < params.strips) {
+        const std::uint32_t column = min(step * Traits::kColTiles + tile_in_stage(), params.tiles_per_strip);
+        const std::uint32_t tile = params.first_tile + strip * params.tiles_per_strip + column;
+        work.segment_start = params.segment_starts[tile / format::kTilesPerSegment];
+        work.tile_start = params.tile_starts[tile];
+      }
     }
-    cursor.advance(schedule);
+    advance(schedule, Traits::kProducers);
   }
 
-  __device__ void fill(const Work& work, std::uint32_t slot) const {
+  // ---- requests, by one lane ----------------------------------------------------------------------------------------
+
+  /// The producer's arrival: the slot is full when these bytes have come.
+  __device__ void expect(std::uint32_t slot) const {
+    std::uint32_t bytes = x_copied() ? Traits::kXBytes : 0;
+    if (!Config::kRaw || params.raw_by_tensor_copy) bytes += Traits::kWeightBytes;
+    ptx::barrier_arrive_expect(this->full(slot), bytes);
+  }
+
+  __device__ void copy_weights(std::uint32_t item, std::uint32_t at_step, std::uint32_t slot) const {
+    const std::uint32_t to = base + map.weights + slot * Traits::kWeightBytes;
+    if constexpr (Config::kRaw) {
+      if (params.raw_by_tensor_copy) {
+        ptx::tensor_copy(to, &this->w_map, item * Traits::kItemRows, at_step * Traits::kColTiles, this->full(slot));
+      }
+    } else {
+      ptx::tile_copy(to, &this->w_map, at_step * Traits::kColTiles, item * Config::kStrips, this->full(slot),
+                     ptx::evict_first_policy());
+    }
+  }
+
+  __device__ void request(const Work& work, std::uint32_t slot, bool with_x) const {
+    expect(slot);
+    // X goes first, since copies run in order and X must not wait behind many tiles.
+    if (with_x && x_copied()) this->copy_x(work.step, slot, this->full(slot));
+    copy_weights(work.item, work.step, slot);
+  }
+
+  // ---- exceptions, by the warp --------------------------------------------------------------------------------------
+
+  __device__ void fill_exceptions(const Work& work, std::uint32_t slot) const {
     Stage& stage = reinterpret_cast<Stage*>(shared + map.stages)[slot];
     const std::uint32_t start = work.segment_start + work.tile_start;
     const std::uint32_t strip = strip_in_item(), column = tile_in_stage();
@@ -212,16 +144,46 @@ struct SmallBatchExceptionProducer : SmallBatchBlock<Config> {
     this->arrive(this->full(slot));
   }
 
+  // ---- the warp's work ----------------------------------------------------------------------------------------------
+
   __device__ void begin() {
-    cursor.segment = schedule.segment(0);
-    cursor.step = cursor.segment.begin;
+    const bool initial = number == 0;
+    segment = SmallBatchSchedule::first_segment(params.deal, blockIdx.x);
+    step = segment.begin;
+    first_steps = segment.end - segment.begin;
+    requested = x_stored() ? 0 : min(kFirstStages, first_steps);
+    if (initial) {
+      this->init_barriers();
+      if (lane == 0) {
+        if (x_copied()) ptx::prefetch_tensor_map(&this->x_map);
+        for (std::uint32_t slot = 0; slot < requested; ++slot) {
+          request({true, false, segment.item, step + slot, 0, 0}, slot, !params.dependent);
+        }
+      }
+      __syncwarp();
+    }
+    const SmallBatchSchedule schedule(params.deal, blockIdx.x);
+    if (!initial && lane == 0) this->write_schedule(schedule);
+    advance(schedule, number);
     UNWEIGHT_UNROLL
-    for (Work& work : ahead) look_ahead(work);
+    for (Work& work : ahead) look_ahead(schedule, work);
   }
 
   __device__ void run() {
+    // Of stages before `early` X comes later than the tiles: it may be what the kernel in front writes.
+    const std::uint32_t early = x_copied() && params.dependent ? min(params.stages, first_steps) : 0;
+    bool x_awaited = x_here();
+    const auto await_x = [&] {
+      if (!x_awaited) return;
+      x_awaited = false;
+      ptx::wait_for_previous_grids();
+      for (std::uint32_t slot = number; slot < early; slot += Traits::kProducers) {
+        if (lane == 0) this->copy_x(this->schedule.segment(0).begin + slot, slot, this->full(slot));
+      }
+    };
     RingPlace place{0, 1};
-    std::uint32_t count = 0;
+    place.advance(number, params.stages);
+    std::uint32_t count = number;
     bool more = true;
     while (more) {
       UNWEIGHT_UNROLL
@@ -229,14 +191,45 @@ struct SmallBatchExceptionProducer : SmallBatchBlock<Config> {
         Work& work = ahead[i];
         more = work.exists;
         if (!more) break;
+        if (count >= early) await_x();
         if (count >= params.stages) ptx::barrier_wait(this->empty(place.slot), place.parity);
-        fill(work, place.slot);
-        look_ahead(work);
-        ++count;
-        place.advance(params.stages);
+        if (lane == 0 && count >= requested) request(work, place.slot, count >= early);
+        if (x_stored()) this->store_x(work.step, place.slot, this->full(place.slot));
+        if constexpr (!Config::kRaw) fill_exceptions(work, place.slot);
+        look_ahead(this->schedule, work);
+        count += Traits::kProducers;
+        place.advance(Traits::kProducers, params.stages);
       }
     }
-    ptx::wait_for_async_copies();
+    await_x();
+    if constexpr (!Config::kRaw) ptx::wait_for_async_copies();
+  }
+};
+
+/// Requests X where it has slots of its own. One warp.
+template <class Config>
+struct SmallBatchXProducer : SmallBatchBlock<Config> {
+  using Traits = SmallBatchTraits<Config>;
+
+  __device__ void run() const {
+    const bool by_tensor_copy = this->params.x_by_tensor_copy;
+    if (by_tensor_copy && this->lane == 0) ptx::prefetch_tensor_map(&this->x_map);
+    ptx::wait_for_previous_grids();
+    RingPlace place{0, 1};
+    std::uint32_t count = 0, n = 0;
+    for (SmallBatchSegment now = this->schedule.segment(0); now.exists(); now = this->schedule.segment(++n)) {
+      for (std::uint32_t step = now.begin; step < now.end; ++step, ++count) {
+        const std::uint32_t barrier = this->x_full(place.slot);
+        if (count >= Traits::kXSlots) ptx::barrier_wait(this->x_empty(place.slot), place.parity);
+        if (!by_tensor_copy) {
+          this->store_x(step, place.slot, barrier);
+        } else if (this->lane == 0) {
+          ptx::barrier_arrive_expect(barrier, Traits::kXBytes);
+          this->copy_x(step, place.slot, barrier);
+        }
+        place.advance(1, Traits::kXSlots);
+      }
+    }
   }
 };
 

@@ -64,10 +64,9 @@ struct SmallBatchTraits {
   static constexpr bool kXApart = Config::kTokenTiles >= 4;
 
   // The warps after the consumers; a warpgroup, where registers are moved from it to the consumers.
-  static constexpr std::uint32_t kTileProducer = kConsumers;           ///< requests tiles, and X where it is not apart
-  static constexpr std::uint32_t kExceptionProducer = kConsumers + 1;  ///< requests exceptions
-  static constexpr std::uint32_t kMessenger = kConsumers + 2;          ///< talks to other blocks
-  static constexpr std::uint32_t kXProducer = kConsumers + 3;          ///< requests X where it is apart
+  static constexpr std::uint32_t kFirstProducer = kConsumers, kProducers = 2;  ///< request all but X that is apart
+  static constexpr std::uint32_t kMessenger = kFirstProducer + kProducers;     ///< talks to other blocks
+  static constexpr std::uint32_t kXProducer = kMessenger + 1;                  ///< requests X where it is apart
   static constexpr std::uint32_t kThreads = kConsumerThreads + (kXApart ? 4 : 3) * device::kLanes;
   static constexpr std::uint32_t kProducerRegisters = 64, kConsumerRegisters = 104;  ///< of a thread, when moved
 
@@ -82,7 +81,7 @@ struct SmallBatchTraits {
 #else
   static constexpr std::uint32_t kWarpArrivals = 1;  ///< of a warp, for what its lanes have read or written
 #endif
-  /// Arrivals that make it full: a tile producer's thread; those of an exception producer's copies, and its own.
+  /// Arrivals that make it full, all a producer's: a thread's, for tiles; those of exceptions' copies, and the warp's.
   static constexpr std::uint32_t kFullArrivals = Config::kRaw ? 1 : 1 + device::kLanes + kWarpArrivals;
   static constexpr std::uint32_t kEmptyArrivals = kConsumers * kWarpArrivals;
   static constexpr std::uint32_t kTileStride = Config::kRaw ? kRawTileBytes : format::kTileBytes;
@@ -116,9 +115,11 @@ struct SmallBatchTraits {
 struct RingPlace {
   std::uint32_t slot = 0, parity = 0;
 
-  UNWEIGHT_HOST_DEVICE void advance(std::uint32_t slots) {
-    if (++slot < slots) return;
-    slot = 0;
+  /// By fewer places than the ring has, or as many.
+  UNWEIGHT_HOST_DEVICE void advance(std::uint32_t places, std::uint32_t slots) {
+    slot += places;
+    if (slot < slots) return;
+    slot -= slots;
     parity ^= 1;
   }
 
@@ -127,7 +128,7 @@ struct RingPlace {
   }
 };
 
-/// What the exception producer says about a slot.
+/// What a producer says about a slot.
 template <class Config>
 struct SmallBatchStage {
   device::ExceptionList lists[SmallBatchTraits<Config>::kConsumers];  ///< in the order of the tiles in a slot

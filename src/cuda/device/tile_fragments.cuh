@@ -61,8 +61,8 @@ struct FragmentDecoder {
     std::uint16_t unit = 0;
     if (has_unit) unit = reinterpret_cast<const std::uint16_t*>(shared + list.place())[lane];
     const bool extended = __any_sync(kAllLanes, format::entry_is_extended(unit));
-    const bool unusual = static_cast<unsigned>(list.is_unusual()) | static_cast<unsigned>(extended) |
-                         static_cast<unsigned>(!exists);
+    const bool unusual =
+        static_cast<unsigned>(list.is_unusual()) | static_cast<unsigned>(extended) | static_cast<unsigned>(!exists);
     std::uint32_t exponent = format::rotate_exponent(format::entry_exponent(unit, exception_base));
     ptx::keep(exponent);  // here, beside the look-ups, and not behind a branch
     const LaneSelectors selectors = unpack_selectors({codes01.x, codes01.y, codes2});

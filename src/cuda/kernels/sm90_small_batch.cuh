@@ -15,8 +15,8 @@
 // (device/small_batch_schedule.cuh). A *stage* is what a block reads at once, 16 tiles: kStrips strips x
 // kColTiles = 16 / kStrips tiles along K. One block of 19 or 20 warps a multiprocessor:
 //
-//   tile producer        one thread: tiles by a bulk copy a strip, X by a tensor copy      ring of slots
-//   exception producer   one warp: where each tile's exceptions lie; 16-byte copies  --->  in shared memory,
+//   2 producers          a warp each, in turns: tiles and X by a tensor copy each;         rings of slots
+//                        where each tile's exceptions lie, 16-byte copies of them    --->  in shared memory,
 //   X producer           one thread, where X has slots of its own                          full/empty barriers
 //
 //   16 consumer warps    wait for the slot; each takes one tile of the stage:
@@ -66,21 +66,17 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   std::byte* const shared = ptx::dynamic_shared_memory();
   const SmallBatchMap<Config> map(params.stages);
   const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
-  auto& schedule = *reinterpret_cast<SmallBatchSchedule*>(shared + map.schedule);
+  const auto& schedule = *reinterpret_cast<const SmallBatchSchedule*>(shared + map.schedule);
   const SmallBatchBlock<Config> block{params, x_map, w_map, map, schedule, shared, ptx::shared_address(shared), lane};
   ptx::launch_dependents();
   // Every part begins with what it can do before all have met.
   SmallBatchConsumer<Config> consumer{block};
-  SmallBatchTileProducer<Config> tile_producer{block};
-  [[maybe_unused]] SmallBatchExceptionProducer<Config> exception_producer{block};
+  SmallBatchProducer<Config> producer{block, warp - Traits::kFirstProducer};
+  const bool produces = warp - Traits::kFirstProducer < Traits::kProducers;
   if (warp < Traits::kConsumers) {
     consumer.begin();
-  } else if (warp == Traits::kTileProducer) {
-    tile_producer.begin();
-  } else if (warp == Traits::kExceptionProducer) {
-    if (lane == 0) schedule = SmallBatchSchedule(params.deal, blockIdx.x);
-    __syncwarp();
-    if constexpr (!Config::kRaw) exception_producer.begin();
+  } else if (produces) {
+    producer.begin();
   }
   __syncthreads();
   if (warp < Traits::kConsumers) {
@@ -89,10 +85,8 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
     return;
   }
   if constexpr (Config::kWarpgroup) ptx::give_registers<Traits::kProducerRegisters>();
-  if (warp == Traits::kTileProducer) {
-    tile_producer.run();
-  } else if (warp == Traits::kExceptionProducer) {
-    if constexpr (!Config::kRaw) exception_producer.run();
+  if (produces) {
+    producer.run();
   } else if (warp == Traits::kMessenger) {
     SmallBatchMessenger<Config>{block}.run();
   } else if constexpr (Traits::kXApart) {
