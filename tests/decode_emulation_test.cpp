@@ -35,7 +35,7 @@ void expect_decodes(const HostBlob& blob, std::span<const std::uint16_t> expecte
   using Traits = sm90::DecodeTraits<sm90::DecodeConfig>;
   const auto params = launch::decode_params(blob.placed, all + kGuard + offset, row_stride);
   const auto blocks = static_cast<std::uint32_t>(format::ceil_div(params.tile_count, Traits::kTilesPerBlock));
-  emulation::launch(blocks, Traits::kThreads, 0, seed, [&] { sm90::decode_kernel<sm90::DecodeConfig>(params); });
+  emulation::launch({blocks, Traits::kThreads}, 0, seed, [&] { sm90::decode_kernel<sm90::DecodeConfig>(params); });
   EXPECT_TRUE(std::equal(wanted.begin(), wanted.end(), all)) << what << ", seed " << seed;
 }
 

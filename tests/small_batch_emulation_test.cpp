@@ -55,7 +55,8 @@ void run_kernel(const launch::PlacedBlob& weight, const MatmulArguments& argumen
     w_map.strips = params.strips;
     w_map.box_strips = Config::kStrips;
   }
-  emulation::launch(params.deal.blocks, Traits::kThreads, sm90::SmallBatchMap<Config>(config.stages).size, seed,
+  const std::uint32_t shared_bytes = sm90::SmallBatchMap<Config>(config.stages, params.deal.parts).size;
+  emulation::launch({params.deal.blocks, Traits::kThreads, params.deal.parts}, shared_bytes, seed,
                     [&] { sm90::small_batch_kernel<Config>(params, x_map, w_map); });
 }
 

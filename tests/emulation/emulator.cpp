@@ -22,7 +22,7 @@ namespace {
 constexpr std::size_t kStackBytes = 128 * 1024;
 constexpr std::size_t kExchangeBytes = 64;  ///< a lane
 
-alignas(1024) std::byte shared[kSharedBytes];
+alignas(1024) std::byte shared[kMostClusterBlocks][kSharedBytes];
 
 struct Thread {
   ucontext_t context{};
@@ -30,6 +30,8 @@ struct Thread {
   std::function<bool()> ready;  ///< what it waits for; empty: nothing
   std::uint32_t open_copies = 0;
   bool ended = false;
+  bool at_cluster_barrier = false;  ///< has arrived in its present phase
+  std::uint32_t cluster_phase = 0;  ///< in which it arrived last
 };
 
 struct Barrier {
@@ -52,15 +54,30 @@ struct Warp {
 };
 
 struct Copy {
+  std::uint32_t thread;  ///< as which it is done
   std::function<void()> work;
   std::function<void()> done;
 };
 
-/// One thread block.
-class Block {
+/// What a thread block has of its own, but for its threads.
+struct BlockState {
+  std::map<std::uint32_t, NamedBarrier> named;
+  std::map<std::uint32_t, Barrier> barriers;
+};
+
+/// A cluster of thread blocks, often of one.
+class Cluster {
  public:
-  Block(std::uint32_t threads, std::size_t shared_bytes, std::uint64_t seed, const std::function<void()>& body)
-      : body_(body), random_(seed), shared_bytes_(shared_bytes), threads_(threads), warps_(threads / kWarpLanes) {}
+  Cluster(const Grid& grid, std::uint32_t first_block, std::size_t shared_bytes, std::uint64_t seed,
+          const std::function<void()>& body)
+      : body_(body),
+        random_(seed),
+        shared_bytes_(shared_bytes),
+        first_block_(first_block),
+        block_threads_(grid.threads),
+        threads_(grid.cluster * grid.threads),
+        warps_(grid.cluster * grid.threads / kWarpLanes),
+        blocks_(grid.cluster) {}
 
   void run() {
     current_ = this;
@@ -77,13 +94,16 @@ class Block {
         thread.ready = nullptr;
         progress = true;
         running_ = index;
-        threadIdx.x = index;
+        threadIdx.x = index % block_threads_;
+        blockIdx.x = first_block_ + rank();
         swapcontext(&scheduler_, &thread.context);
         if (failure_) {
           current_ = nullptr;
           std::rethrow_exception(failure_);
         }
-        if (thread.ended) --alive;
+        if (!thread.ended) continue;
+        --alive;
+        complete_cluster_phase();
       }
       // One copy in two passes or so, and always one where nothing else moves.
       if (!copies_.empty() && (!progress || random_.below(2) == 0)) {
@@ -92,11 +112,11 @@ class Block {
       }
       if (!progress) fail("no thread can go on: " + std::to_string(alive) + " wait");
     }
-    if (!copies_.empty()) fail("the block ended while a copy was under way");
+    if (!copies_.empty()) fail("a block ended while a copy was under way");
     current_ = nullptr;
   }
 
-  static Block& current() {
+  static Cluster& current() {
     if (current_ == nullptr) throw std::logic_error("called outside of a kernel");
     return *current_;
   }
@@ -125,28 +145,52 @@ class Block {
   }
 
   void sync_threads(std::uint32_t name, std::uint32_t threads) {
-    NamedBarrier& barrier = named_[name];
-    meet(barrier.waiting, barrier.generation, threads == 0 ? static_cast<std::uint32_t>(threads_.size()) : threads);
+    NamedBarrier& barrier = blocks_[rank()].named[name];
+    meet(barrier.waiting, barrier.generation, threads == 0 ? block_threads_ : threads);
   }
 
   void arrive_at_named(std::uint32_t name, std::uint32_t threads) {
-    NamedBarrier& barrier = named_[name];
+    NamedBarrier& barrier = blocks_[rank()].named[name];
     if (++barrier.waiting < threads) return;
     barrier.waiting = 0;
     ++barrier.generation;
   }
 
-  std::byte* shared_range(std::uint32_t address, std::size_t bytes, std::size_t alignment) const {
+  [[nodiscard]] std::uint32_t running() const { return running_; }
+
+  /// Of the running thread's block.
+  [[nodiscard]] std::uint32_t rank() const { return running_ / block_threads_; }
+
+  std::byte* shared_range(std::uint32_t of, std::uint32_t address, std::size_t bytes, std::size_t alignment) const {
+    if (of >= blocks_.size()) fail("the cluster has no block " + std::to_string(of));
     if (address % alignment != 0 || address > shared_bytes_ || bytes > shared_bytes_ - address) {
       fail(std::to_string(bytes) + " bytes at shared address " + std::to_string(address) + ", of " +
            std::to_string(shared_bytes_) + ", aligned to " + std::to_string(alignment));
     }
-    return shared + address;
+    return shared[of] + address;
+  }
+
+  void cluster_arrive() {
+    Thread& me = threads_[running_];
+    if (me.at_cluster_barrier) fail("a thread arrives twice in a phase of the cluster's barrier");
+    me.at_cluster_barrier = true;
+    me.cluster_phase = cluster_phase_;
+    complete_cluster_phase();
+  }
+
+  void cluster_wait() {
+    const Thread& me = threads_[running_];
+    if (cluster_phase_ == me.cluster_phase) wait([this, &me] { return cluster_phase_ != me.cluster_phase; });
+  }
+
+  /// Other blocks' threads may not have begun before that.
+  void require_cluster() const {
+    if (cluster_phase_ == 0) fail("another block's shared memory before the cluster's barrier");
   }
 
   void barrier_init(std::uint32_t address, std::uint32_t arrivals) {
-    (void)shared_range(address, 8, 8);
-    barriers_[address] = {arrivals, arrivals, 0, 0};
+    (void)shared_range(rank(), address, 8, 8);
+    blocks_[rank()].barriers[address] = {arrivals, arrivals, 0, 0};
   }
 
   void arrive(std::uint32_t address) {
@@ -169,8 +213,8 @@ class Block {
   }
 
   void copy_later(std::uint32_t to, std::uint32_t bytes, std::function<void()> work, std::function<void()> done) {
-    std::memset(shared_range(to, bytes, 16), 0xdb, bytes);
-    copies_.push_back({std::move(work), std::move(done)});
+    std::memset(shared_range(rank(), to, bytes, 16), 0xdb, bytes);
+    copies_.push_back({running_, std::move(work), std::move(done)});
   }
 
   void thread_copy_later(std::uint32_t to, std::uint32_t bytes, std::function<void()> work) {
@@ -203,16 +247,16 @@ class Block {
 
  private:
   static void enter() {
-    Block& block = *current_;
-    Thread& me = block.threads_[block.running_];
+    Cluster& cluster = *current_;
+    Thread& me = cluster.threads_[cluster.running_];
     try {
-      block.body_();
+      cluster.body_();
       if (me.open_copies != 0) fail("a thread ended while its copies were under way");
     } catch (...) {
-      block.failure_ = std::current_exception();
+      cluster.failure_ = std::current_exception();
     }
     me.ended = true;
-    swapcontext(&me.context, &block.scheduler_);
+    swapcontext(&me.context, &cluster.scheduler_);
   }
 
   void start(std::uint32_t index) {
@@ -222,7 +266,7 @@ class Block {
     thread.context.uc_stack.ss_sp = thread.stack.get();
     thread.context.uc_stack.ss_size = kStackBytes;
     thread.context.uc_link = nullptr;
-    makecontext(&thread.context, &Block::enter, 0);
+    makecontext(&thread.context, &Cluster::enter, 0);
   }
 
   void meet(std::uint32_t& waiting, std::uint32_t& generation, std::uint32_t all) {
@@ -235,8 +279,9 @@ class Block {
   }
 
   Barrier& barrier_at(std::uint32_t address) {
-    const auto found = barriers_.find(address);
-    if (found == barriers_.end()) fail("no barrier at shared address " + std::to_string(address));
+    auto& barriers = blocks_[rank()].barriers;
+    const auto found = barriers.find(address);
+    if (found == barriers.end()) fail("no barrier at shared address " + std::to_string(address));
     return found->second;
   }
 
@@ -246,27 +291,40 @@ class Block {
     ++barrier.phase;
   }
 
+  void complete_cluster_phase() {
+    const bool all = std::all_of(threads_.begin(), threads_.end(),
+                                 [](const Thread& thread) { return thread.ended || thread.at_cluster_barrier; });
+    if (!all) return;
+    for (Thread& thread : threads_) thread.at_cluster_barrier = false;
+    ++cluster_phase_;
+  }
+
   void finish_a_copy() {
     auto copy = copies_.begin();
     std::advance(copy, static_cast<std::ptrdiff_t>(random_.below(copies_.size())));
+    running_ = copy->thread;
     copy->work();
     copy->done();
     copies_.erase(copy);
     const auto open = std::partition(waiting_arrivals_.begin(), waiting_arrivals_.end(),
                                      [](const auto& a) { return a.first->open_copies != 0; });
-    for (auto at = open; at != waiting_arrivals_.end(); ++at) arrive(at->second);
+    for (auto at = open; at != waiting_arrivals_.end(); ++at) {
+      running_ = static_cast<std::uint32_t>(at->first - threads_.data());
+      arrive(at->second);
+    }
     waiting_arrivals_.erase(open, waiting_arrivals_.end());
   }
 
-  static inline Block* current_ = nullptr;
+  static inline Cluster* current_ = nullptr;
 
   const std::function<void()>& body_;
   test::Random random_;
   std::size_t shared_bytes_;
+  std::uint32_t first_block_, block_threads_;
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;
-  std::map<std::uint32_t, NamedBarrier> named_;
-  std::map<std::uint32_t, Barrier> barriers_;
+  std::vector<BlockState> blocks_;
+  std::uint32_t cluster_phase_ = 0;
   std::list<Copy> copies_;
   std::vector<std::pair<Thread*, std::uint32_t>> waiting_arrivals_;
   ucontext_t scheduler_{};
@@ -276,39 +334,47 @@ class Block {
 
 }  // namespace
 
-void launch(std::uint32_t blocks, std::uint32_t threads, std::size_t shared_bytes, std::uint64_t seed,
-            const std::function<void()>& body) {
-  if (threads == 0 || threads % kWarpLanes != 0 || threads > 1024)
-    Block::fail("threads must be whole warps up to 1024");
-  if (shared_bytes > kSharedBytes) Block::fail("more shared memory than a block may use");
-  gridDim = {blocks, 1, 1};
-  blockDim = {threads, 1, 1};
-  for (std::uint32_t b = 0; b < blocks; ++b) {
-    blockIdx = {b, 0, 0};
-    std::memset(shared, 0xdb, sizeof shared);
-    Block(threads, shared_bytes, seed * 1000003 + b, body).run();
+void launch(const Grid& grid, std::size_t shared_bytes, std::uint64_t seed, const std::function<void()>& body) {
+  if (grid.threads == 0 || grid.threads % kWarpLanes != 0 || grid.threads > 1024)
+    Cluster::fail("threads must be whole warps up to 1024");
+  if (grid.cluster == 0 || grid.cluster > kMostClusterBlocks || grid.blocks % grid.cluster != 0)
+    Cluster::fail("clusters must be of 1 to 8 blocks, and whole");
+  if (shared_bytes > kSharedBytes) Cluster::fail("more shared memory than a block may use");
+  gridDim = {grid.blocks, 1, 1};
+  blockDim = {grid.threads, 1, 1};
+  blockIdx = {0, 0, 0};
+  for (std::uint32_t first = 0; first < grid.blocks; first += grid.cluster) {
+    for (std::uint32_t rank = 0; rank < grid.cluster; ++rank) std::memset(shared[rank], 0xdb, sizeof shared[rank]);
+    Cluster(grid, first, shared_bytes, seed * 1000003 + first, body).run();
   }
 }
 
-std::byte* shared_memory() noexcept { return shared; }
+std::uint32_t thread_of_cluster() noexcept { return Cluster::current().running(); }
+std::byte* shared_memory() noexcept { return shared[Cluster::current().rank()]; }
 std::byte* shared_range(std::uint32_t address, std::size_t bytes, std::size_t alignment) {
-  return Block::current().shared_range(address, bytes, alignment);
+  return Cluster::current().shared_range(Cluster::current().rank(), address, bytes, alignment);
 }
-const std::byte* exchange(const void* mine, std::size_t bytes) { return Block::current().exchange(mine, bytes); }
-void sync_threads(std::uint32_t name, std::uint32_t threads) { Block::current().sync_threads(name, threads); }
-void arrive_at_named(std::uint32_t name, std::uint32_t threads) { Block::current().arrive_at_named(name, threads); }
-void sync_block() { Block::current().sync_threads(0, 0); }
-void barrier_init(std::uint32_t address, std::uint32_t arrivals) { Block::current().barrier_init(address, arrivals); }
-void barrier_arrive(std::uint32_t address) { Block::current().arrive(address); }
-void barrier_expect(std::uint32_t address, std::uint32_t bytes) { Block::current().expect(address, bytes); }
-void barrier_wait(std::uint32_t address, std::uint32_t parity) { Block::current().wait_for_phase(address, parity); }
+std::byte* cluster_range(std::uint32_t rank, std::uint32_t address, std::size_t bytes, std::size_t alignment) {
+  Cluster::current().require_cluster();
+  return Cluster::current().shared_range(rank, address, bytes, alignment);
+}
+void cluster_arrive() { Cluster::current().cluster_arrive(); }
+void cluster_wait() { Cluster::current().cluster_wait(); }
+const std::byte* exchange(const void* mine, std::size_t bytes) { return Cluster::current().exchange(mine, bytes); }
+void sync_threads(std::uint32_t name, std::uint32_t threads) { Cluster::current().sync_threads(name, threads); }
+void arrive_at_named(std::uint32_t name, std::uint32_t threads) { Cluster::current().arrive_at_named(name, threads); }
+void sync_block() { Cluster::current().sync_threads(0, 0); }
+void barrier_init(std::uint32_t address, std::uint32_t arrivals) { Cluster::current().barrier_init(address, arrivals); }
+void barrier_arrive(std::uint32_t address) { Cluster::current().arrive(address); }
+void barrier_expect(std::uint32_t address, std::uint32_t bytes) { Cluster::current().expect(address, bytes); }
+void barrier_wait(std::uint32_t address, std::uint32_t parity) { Cluster::current().wait_for_phase(address, parity); }
 void copy_later(std::uint32_t to, std::uint32_t bytes, std::uint32_t barrier, std::function<void()> work) {
-  Block::current().bulk_copy_later(to, bytes, barrier, std::move(work));
+  Cluster::current().bulk_copy_later(to, bytes, barrier, std::move(work));
 }
 void thread_copy_later(std::uint32_t to, std::uint32_t bytes, std::function<void()> work) {
-  Block::current().thread_copy_later(to, bytes, std::move(work));
+  Cluster::current().thread_copy_later(to, bytes, std::move(work));
 }
-void wait_for_copies() { Block::current().wait_for_copies(); }
-void arrive_after_copies(std::uint32_t barrier) { Block::current().arrive_after_copies(barrier); }
+void wait_for_copies() { Cluster::current().wait_for_copies(); }
+void arrive_after_copies(std::uint32_t barrier) { Cluster::current().arrive_after_copies(barrier); }
 
 }  // namespace unweight::emulation

@@ -25,6 +25,7 @@ struct SmallBatchMessenger : SmallBatchBlock<Config> {
   static __device__ void await() { ptx::named_barrier_sync(kSumsThere, kThreads); }
 
   __device__ void run() const {
+    if (this->params.deal.by_clusters()) return;
     const SmallBatchSegment first = this->schedule.begun(), last = this->schedule.ended();
     std::uint32_t* const flags = this->params.partial_flags;
     if (first.exists()) {

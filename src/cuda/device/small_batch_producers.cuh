@@ -51,11 +51,11 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
 
   // ---- the sequence of stages ---------------------------------------------------------------------------------------
 
-  __device__ void advance(const SmallBatchSchedule& schedule, std::uint32_t stages) {
+  __device__ void advance(const SmallBatchSchedule& whole, std::uint32_t stages) {
     step += stages;
     while (segment.exists() && step >= segment.end) {
       const std::uint32_t beyond = step - segment.end;
-      segment = schedule.segment(++n);
+      segment = whole.segment(++n);
       step = segment.begin + beyond;
     }
   }
@@ -64,7 +64,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   [[nodiscard]] __device__ std::uint32_t strip_in_item() const { return lane / kStartsPerStrip; }
   [[nodiscard]] __device__ std::uint32_t tile_in_stage() const { return lane % kStartsPerStrip; }
 
-  __device__ void look_ahead(const SmallBatchSchedule& schedule, Work& work) {
+  __device__ void look_ahead(const SmallBatchSchedule& whole, Work& work) {
     work.exists = segment.exists();
     if (!work.exists) return;
     work.begins_segment = step == segment.begin;
@@ -79,7 +79,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
         work.tile_start = params.tile_starts[tile];
       }
     }
-    advance(schedule, Traits::kProducers);
+    advance(whole, Traits::kProducers);
   }
 
   // ---- requests, by one lane ----------------------------------------------------------------------------------------
@@ -162,11 +162,11 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
       }
       __syncwarp();
     }
-    const SmallBatchSchedule schedule(params.deal, blockIdx.x);
-    if (!initial && lane == 0) this->write_schedule(schedule);
-    advance(schedule, number);
+    const SmallBatchSchedule whole(params.deal, blockIdx.x);  // the shared one may not be written yet
+    if (!initial && lane == 0) this->write_schedule(whole);
+    advance(whole, number);
     UNWEIGHT_UNROLL
-    for (Work& work : ahead) look_ahead(schedule, work);
+    for (Work& work : ahead) look_ahead(whole, work);
   }
 
   __device__ void run() {

@@ -94,20 +94,20 @@ struct SmallBatchTraits {
   /// Slots of X's own ring: one in use, one needed next, one on its way.
   static constexpr std::uint32_t kXSlots = kXBytes <= 32768 ? 3 : 2;
 
-  /// A warp's own shared memory: the exponents of its tile; at an item's end, two token tiles of its sums at a time, or
-  /// one, so that a thread has no more than four sums at a time.
+  /// A warp's own shared memory: the exponents of its tile; at an item's end, a portion of its sums at a time: those of
+  /// two token tiles, or of one, so that a thread has no more than four.
   static constexpr std::uint32_t kWarpBytes = format::kTileValues;
-  static constexpr std::uint32_t kPartTiles = Config::kTokenTiles < 2 || Config::kStrips == kConsumers ? 1 : 2;
-  static constexpr std::uint32_t kParts = Config::kTokenTiles / kPartTiles;
-  static constexpr std::uint32_t kStripPartSums = kPartTiles * 4 * device::kLanes;
-  static constexpr std::uint32_t kPartSums = Config::kStrips * kStripPartSums;
-  static constexpr std::uint32_t kItemSums = kPartSums * kParts;
+  static constexpr std::uint32_t kPortionTiles = Config::kTokenTiles < 2 || Config::kStrips == kConsumers ? 1 : 2;
+  static constexpr std::uint32_t kPortions = Config::kTokenTiles / kPortionTiles;
+  static constexpr std::uint32_t kStripPortionSums = kPortionTiles * 4 * device::kLanes;
+  static constexpr std::uint32_t kPortionSums = Config::kStrips * kStripPortionSums;
+  static constexpr std::uint32_t kItemSums = kPortionSums * kPortions;
 
   static_assert(kConsumers % Config::kStrips == 0 && Config::kStrips * (kColTiles + 1) <= device::kLanes,
                 "a warp's lanes hold the starts of kColTiles + 1 tiles of every strip");
   static_assert(!Config::kWarpgroup || (Config::kStrips % 4 == 0 && kXApart),
                 "the warps of a warpgroup hold 16 rows each; instructions for 32 and 64 tokens are wrapped");
-  static_assert(kStripPartSums * sizeof(float) <= kWarpBytes);
+  static_assert(kStripPortionSums * sizeof(float) <= kWarpBytes);
   static_assert(kXTileBytes % 1024 == 0 && kWeightBytes % 1024 == 0, "tensor copies swizzle 1 KiB at a time");
 };
 
@@ -139,9 +139,10 @@ struct SmallBatchStage {
 template <class Config>
 struct SmallBatchMap {
   using Traits = SmallBatchTraits<Config>;
-  std::uint32_t x, weights, warps, exceptions, stages, palettes, schedule, full, empty, x_full, x_empty, size;
+  std::uint32_t x, weights, warps, exceptions, stages, palettes, schedule, full, empty, x_full, x_empty, received, size;
 
-  UNWEIGHT_HOST_DEVICE explicit constexpr SmallBatchMap(std::uint32_t slots)
+  /// @param parts  blocks of a cluster
+  UNWEIGHT_HOST_DEVICE constexpr SmallBatchMap(std::uint32_t slots, std::uint32_t parts)
       : x(0),
         weights(x + (Traits::kXApart ? Traits::kXSlots : slots) * Traits::kXBytes),
         warps(weights + slots * Traits::kWeightBytes),
@@ -153,7 +154,9 @@ struct SmallBatchMap {
         empty(full + 8 * slots),
         x_full(empty + 8 * slots),
         x_empty(x_full + 8 * Traits::kXSlots),
-        size(x_empty + 8 * Traits::kXSlots) {}
+        received((x_empty + 8 * Traits::kXSlots + 15) / 16 * 16),
+        size(received + (parts == 1 ? 0 : (Traits::kPortions + parts - 1) / parts * parts) * Traits::kPortionSums *
+                            static_cast<std::uint32_t>(sizeof(float))) {}
 };
 
 }  // namespace unweight::sm90

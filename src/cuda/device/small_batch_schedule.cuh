@@ -4,9 +4,8 @@
 //
 // Whole items go round: block b takes b, b + blocks, ... What does not fill a round can be split along K:
 //
-//   - Fewer items than half the blocks: each has `parts` blocks of its own, one after the other along K. The last of
-//     them finishes the item: it adds the partial sums of those before it, in their order. It has a little more work
-//     than they, so that their sums have come when it needs them.
+//   - Fewer items than half the blocks: each has `parts` blocks of its own, a cluster, which divide K into equal parts
+//     and add up their sums together.
 //   - Otherwise the stages of the items left over, one item's after the other's, are dealt out to all blocks in equal,
 //     contiguous ranges. So a block's range may begin within an item and end within another:
 //
@@ -16,7 +15,8 @@
 //     The block that has an item's last stages finishes it. A block works first on what another will finish, then on
 //     its whole items, last on what it finishes itself.
 //
-// So a block waits only for blocks of a lower number, which began before it, and most often they have written long ago.
+// There a block waits only for blocks of a lower number, which began before it, and most often they have written long
+// ago. The blocks of a cluster wait for one another; the hardware runs all of them at a time.
 #pragma once
 
 #include <cstdint>
@@ -28,37 +28,28 @@ namespace unweight::sm90 {
 struct SmallBatchDeal {
   std::uint32_t items = 0, whole_items = 0, steps = 0, blocks = 0;
   std::uint32_t rounds = 0, longer_rounds = 0;  ///< whole items of a block; the first so many blocks have one more
-  std::uint32_t parts = 0;                      ///< blocks of an item, where every item has blocks of its own
-  std::uint32_t last_part = 0;                  ///< stages of the last of them
+  std::uint32_t parts = 1;                      ///< blocks of an item, where every item has blocks of its own
   std::uint32_t share = 0, larger_shares = 0;   ///< stages of a block's range, or of a part; so many have one more
 
-  static constexpr std::uint32_t kMostParts = 4;  ///< the last one waits for all, and reads all of their sums
+  static constexpr std::uint32_t kMostParts = 4;
 
   constexpr SmallBatchDeal() = default;
 
   /// Splits, if at all, where that saves the blocks with most work some stages.
   constexpr SmallBatchDeal(std::uint32_t items_in, std::uint32_t steps_in, std::uint32_t multiprocessors, bool split)
       : items(items_in), whole_items(items_in), steps(steps_in), blocks(multiprocessors) {
-    const std::uint32_t parts_at_most = blocks / items < kMostParts ? blocks / items : kMostParts;
     const std::uint64_t rest = items % blocks, stages = rest * steps;
-    if (split && parts_at_most >= 2) {
-      // Every part but the last has at least a stage, and the last at least one more than the others.
-      for (parts = parts_at_most; parts > 1; --parts) {
-        last_part = (steps + parts - 1) / parts + 1;
-        if (last_part + parts - 1 <= steps) break;
-      }
-    }
+    if (split) parts = parts_that_fit();
     if (parts > 1) {
-      share = (steps - last_part) / (parts - 1);
-      larger_shares = (steps - last_part) % (parts - 1);
+      share = steps / parts;
+      larger_shares = steps % parts;
       whole_items = 0;
       blocks = items * parts;
-    } else if (split && parts_at_most < 2 && rest != 0 && (stages + blocks - 1) / blocks < steps) {
+    } else if (split && 2 * items > blocks && rest != 0 && (stages + blocks - 1) / blocks < steps) {
       whole_items = items - static_cast<std::uint32_t>(rest);
       share = static_cast<std::uint32_t>(stages / blocks);
       larger_shares = static_cast<std::uint32_t>(stages % blocks);
     } else {
-      parts = 0;
       blocks = items < blocks ? items : blocks;
     }
     rounds = whole_items / blocks;
@@ -66,10 +57,10 @@ struct SmallBatchDeal {
   }
 
   [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr bool splits() const { return whole_items < items; }
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr bool by_clusters() const { return parts > 1; }
 
   /// Of the block that has most.
   [[nodiscard]] constexpr std::uint64_t stages() const {
-    if (parts != 0) return last_part;
     return std::uint64_t{steps} * (rounds + (longer_rounds != 0 ? 1 : 0)) + share + (larger_shares != 0 ? 1 : 0);
   }
 
@@ -77,12 +68,24 @@ struct SmallBatchDeal {
   [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr std::uint32_t range_begin(std::uint32_t number) const {
     return number * share + (number < larger_shares ? number : larger_shares);
   }
+
+ private:
+  /// Two multiprocessors always share what clusters of two need. Larger clusters must fit the chip's groups of some 16
+  /// multiprocessors, so that some of these are left over.
+  [[nodiscard]] constexpr std::uint32_t parts_that_fit() const {
+    std::uint32_t most = 1;
+    for (std::uint32_t n = 2; n <= kMostParts && n <= steps; ++n) {
+      if (items * n <= (n == 2 ? blocks : blocks - blocks / 8)) most = n;
+    }
+    return most;
+  }
 };
 
 /// Stages `begin` to `end` - 1 of an item.
 struct SmallBatchSegment {
   std::uint32_t item, begin, end;  ///< none when begin == end
-  std::uint32_t first_peer;        ///< blocks first_peer to the block's own - 1 have the stages before `begin`
+  std::uint32_t first_peer;        ///< blocks first_peer to the block's own - 1 have the stages before `begin`; in a
+                                   ///< cluster the block itself
 
   [[nodiscard]] UNWEIGHT_HOST_DEVICE bool exists() const { return begin != end; }
 };
@@ -93,13 +96,9 @@ class SmallBatchSchedule {
   UNWEIGHT_HOST_DEVICE SmallBatchSchedule(const SmallBatchDeal& deal, std::uint32_t block)
       : block_(block), blocks_(deal.blocks), steps_(deal.steps) {
     const std::uint32_t rounds = deal.rounds + (block < deal.longer_rounds ? 1 : 0);
-    if (deal.parts != 0) {
+    if (deal.by_clusters()) {
       const std::uint32_t item = block / deal.parts, part = block - item * deal.parts;
-      if (part + 1 < deal.parts) {
-        begun_ = {item, deal.range_begin(part), deal.range_begin(part + 1), block};
-      } else {
-        ended_ = {item, steps_ - deal.last_part, steps_, item * deal.parts};
-      }
+      begun_ = {item, deal.range_begin(part), deal.range_begin(part + 1), block};
     } else if (deal.splits()) {
       const std::uint32_t begin = deal.range_begin(block), end = deal.range_begin(block + 1);
       const std::uint32_t first = begin / steps_, last = end / steps_;  // items, from the first split one on
@@ -126,7 +125,7 @@ class SmallBatchSchedule {
   }
 
   /// The beginning or middle of an item that a later block ends, and the end of one that earlier blocks began; where
-  /// there are.
+  /// there are. Of clusters only the first, which is a block's part.
   [[nodiscard]] UNWEIGHT_HOST_DEVICE const SmallBatchSegment& begun() const { return begun_; }
   [[nodiscard]] UNWEIGHT_HOST_DEVICE const SmallBatchSegment& ended() const { return ended_; }
 

@@ -15,7 +15,7 @@ SmallBatchInstance small_batch_instance() {
           Config::kWarpgroup,
           SmallBatchTraits<Config>::kThreads,
           small_batch_kernel<Config>,
-          [](std::uint32_t stages) { return SmallBatchMap<Config>(stages).size; }};
+          [](std::uint32_t stages, std::uint32_t parts) { return SmallBatchMap<Config>(stages, parts).size; }};
 }
 
 template <std::uint32_t Strips, bool Raw>

@@ -17,7 +17,7 @@ struct SmallBatchInstance {
   bool raw, warpgroup;
   std::uint32_t threads;
   Kernel kernel;
-  std::uint32_t (*shared_bytes)(std::uint32_t stages);
+  std::uint32_t (*shared_bytes)(std::uint32_t stages, std::uint32_t parts);
 };
 
 /// In the order of their token tiles.

@@ -34,9 +34,9 @@
 // for barriers alone.
 //
 // Sums: a warp adds its tiles in the order of K; then the kColTiles warps of a strip are added in order; then the
-// blocks of a split item, in the order of K. So the bits of Y depend on strips, split and warpgroup of the
-// configuration (with split on the number of multiprocessors too), and on nothing else: not on tokens, stages, or
-// scheduling.
+// blocks of a split item, in the order of K, over each other's shared memory where they are a cluster. So the bits of Y
+// depend on strips, split and warpgroup of the configuration (with split on the number of multiprocessors too), and on
+// nothing else: not on tokens, stages, or scheduling.
 //
 // Raw weights are the same kernel with another source of the A operand: a tensor copy of 64-column tiles and ldmatrix.
 //
@@ -53,6 +53,7 @@
 #include <cuda/device/small_batch_messenger.cuh>
 #include <cuda/device/small_batch_producers.cuh>
 #include <cuda/ptx/barrier.cuh>
+#include <cuda/ptx/cluster.cuh>
 #include <cuda/ptx/grid.cuh>
 #include <cuda/ptx/registers.cuh>
 
@@ -64,11 +65,12 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
                        const __grid_constant__ CUtensorMap w_map) {
   using Traits = SmallBatchTraits<Config>;
   std::byte* const shared = ptx::dynamic_shared_memory();
-  const SmallBatchMap<Config> map(params.stages);
+  const SmallBatchMap<Config> map(params.stages, params.deal.parts);
   const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
   const auto& schedule = *reinterpret_cast<const SmallBatchSchedule*>(shared + map.schedule);
   const SmallBatchBlock<Config> block{params, x_map, w_map, map, schedule, shared, ptx::shared_address(shared), lane};
   ptx::launch_dependents();
+  if (params.deal.by_clusters()) ptx::cluster_arrive_relaxed();
   // Every part begins with what it can do before all have met.
   SmallBatchConsumer<Config> consumer{block};
   SmallBatchProducer<Config> producer{block, warp - Traits::kFirstProducer};
@@ -92,6 +94,7 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   } else if constexpr (Traits::kXApart) {
     SmallBatchXProducer<Config>{block}.run();
   }
+  if (params.deal.by_clusters()) ptx::cluster_wait();
 }
 
 }  // namespace unweight::sm90

@@ -61,17 +61,23 @@ double expected_cost(const sm90::SmallBatchDeal& deal, std::uint32_t strips, std
   const double x_bytes = 128.0 * (sm90::kSmallBatchConsumers / strips) * format::align_up(tokens, 8U);
   const double items = deal.rounds + (deal.longer_rounds != 0 ? 1 : 0) + (deal.splits() ? 1 : 0);
   double waits = 0;
-  if (deal.parts > 1) {
-    waits = 1.5 * (deal.parts - 1);
+  if (deal.by_clusters()) {
+    waits = 1;
   } else if (deal.splits()) {
     waits = deal.rounds != 0 ? 3 : 4;
   }
   return static_cast<double>(deal.stages()) * (1 + 0.04 * x_bytes / 16384) + 0.4 * items + waits;
 }
 
+/// Blocks of a cluster.
+std::uint32_t parts_of(const MatrixShape& shape, const MatmulConfig& config, std::uint32_t multiprocessors) {
+  if (shape.rows == 0) return 1;
+  return small_batch_deal(shape, config.strips, config.split, multiprocessors).parts;
+}
+
 /// Most stages up to `wanted` that shared memory has room for.
-std::uint32_t stages_that_fit(const sm90::SmallBatchInstance& kernel, std::uint32_t wanted) {
-  while (wanted > kMinStages && kernel.shared_bytes(wanted) > kSharedBytes) --wanted;
+std::uint32_t stages_that_fit(const sm90::SmallBatchInstance& kernel, std::uint32_t parts, std::uint32_t wanted) {
+  while (wanted > kMinStages && kernel.shared_bytes(wanted, parts) > kSharedBytes) --wanted;
   return wanted;
 }
 
@@ -118,13 +124,21 @@ Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& argume
   cudaLaunchConfig_t launch{};
   launch.gridDim = dim3(params.deal.blocks);
   launch.blockDim = dim3(kernel.threads);
-  launch.dynamicSmemBytes = kernel.shared_bytes(config.stages);
+  launch.dynamicSmemBytes = kernel.shared_bytes(config.stages, params.deal.parts);
   launch.stream = stream;
-  cudaLaunchAttribute dependent{};
-  dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  dependent.val.programmaticStreamSerializationAllowed = 1;
-  launch.attrs = &dependent;
-  launch.numAttrs = config.dependent_launch ? 1 : 0;
+  cudaLaunchAttribute attributes[2]{};
+  launch.attrs = attributes;
+  if (config.dependent_launch) {
+    cudaLaunchAttribute& dependent = attributes[launch.numAttrs++];
+    dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    dependent.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (params.deal.by_clusters()) {
+    cudaLaunchAttribute& cluster = attributes[launch.numAttrs++];
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = params.deal.parts;
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  }
   const cudaError_t error = cudaLaunchKernelEx(&launch, kernel.kernel, params, x_map, w_map);
   if (error != cudaSuccess) return cuda_failure(error, "matmul: launch");
   return {};
@@ -149,7 +163,8 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
     return refuse("warpgroup needs strips=4, 8 or 16, not " + text(config.strips));
   if (kernel == nullptr && config.strips >= 8) return refuse("strips=" + text(config.strips) + " needs warpgroup");
   if (kernel == nullptr) return refuse("tokens=" + text(tokens) + " must be at most 32 without warpgroup");
-  if (const std::uint32_t bytes = kernel->shared_bytes(config.stages); bytes > launch::kSharedBytes) {
+  const std::uint32_t parts = launch::parts_of(shape, config, weight.multiprocessors());
+  if (const std::uint32_t bytes = kernel->shared_bytes(config.stages, parts); bytes > launch::kSharedBytes) {
     return refuse("strips=" + text(config.strips) + " and stages=" + text(config.stages) + " need " + text(bytes) +
                   " bytes of shared memory for " + text(tokens) + " tokens, which is more than " +
                   text(launch::kSharedBytes));
@@ -183,7 +198,8 @@ Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_
       best = config;
     }
   }
-  best.stages = launch::stages_that_fit(*launch::find_instance(best, raw, tokens), 3);
+  best.stages = launch::stages_that_fit(*launch::find_instance(best, raw, tokens),
+                                        launch::parts_of(weight.shape(), best, blocks), 3);
   return best;
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::kOutOfMemory, "out of memory");

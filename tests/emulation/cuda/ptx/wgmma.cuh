@@ -20,7 +20,7 @@ struct PendingProduct {
   std::array<std::uint32_t, 4> a;
   std::uint32_t b;
 };
-inline std::array<std::vector<PendingProduct>, 1024> pending_products;
+inline std::array<std::vector<PendingProduct>, emulation::kMostClusterThreads> pending_products;
 
 template <std::size_t Tiles>
 void wgmma_fence(float (&)[Tiles][4]) {
@@ -33,7 +33,7 @@ inline std::uint32_t wgmma_operand_at(std::uint32_t operand, std::uint32_t value
 
 template <std::size_t Tiles>
 void wgmma(float (&d)[Tiles][4], const std::uint32_t (&a)[4], std::uint32_t b) {
-  pending_products[threadIdx.x].push_back({d, Tiles, {a[0], a[1], a[2], a[3]}, b});
+  pending_products[emulation::thread_of_cluster()].push_back({d, Tiles, {a[0], a[1], a[2], a[3]}, b});
 }
 
 inline void wgmma_commit() {}
@@ -42,7 +42,7 @@ inline void wgmma_hold(const std::uint32_t (&)[4][4], std::uint32_t) {}
 
 template <std::size_t Tiles>
 void wgmma_wait(float (&)[Tiles][4]) {
-  auto& pending = pending_products[threadIdx.x];
+  auto& pending = pending_products[emulation::thread_of_cluster()];
   for (const PendingProduct& product : pending) {
     const auto begin = product.b / 1024 * 1024;
     const auto first_k = product.b % 1024 / 2;  // in the swizzle's pattern of 64 along K

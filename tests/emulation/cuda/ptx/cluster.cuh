@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The emulated twin of src/cuda/ptx/cluster.cuh.
+#pragma once
+
+#include "emulation/emulator.hpp"
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace unweight::ptx {
+
+inline void cluster_arrive_relaxed() { emulation::cluster_arrive(); }
+inline void cluster_arrive() { emulation::cluster_arrive(); }
+inline void cluster_wait() { emulation::cluster_wait(); }
+
+inline constexpr std::uint32_t kClusterRankBit = 24;
+inline std::uint32_t cluster_address(std::uint32_t address, std::uint32_t rank) {
+  return address | rank << kClusterRankBit;
+}
+
+template <std::size_t Count>
+void store_to_cluster(std::uint32_t to, const float (&values)[Count]) {
+  const std::uint32_t rank = to >> kClusterRankBit, address = to & ((1U << kClusterRankBit) - 1);
+  std::memcpy(emulation::cluster_range(rank, address, sizeof values, sizeof values), values, sizeof values);
+}
+
+}  // namespace unweight::ptx
