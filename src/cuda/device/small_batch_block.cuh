@@ -41,16 +41,22 @@ struct SmallBatchBlock {
     *reinterpret_cast<SmallBatchSchedule*>(shared + map.schedule) = made;
   }
 
-  /// By a warp, a slot a lane: this comes before the first request.
-  __device__ void init_barriers() const {
-    const std::uint32_t x_arrivals = params.x_by_tensor_copy ? 0 : Traits::kWarpArrivals;
-    if (lane < params.stages) {
-      ptx::barrier_init(full(lane), Traits::kFullArrivals + (Traits::kXApart ? 0 : x_arrivals));
-      ptx::barrier_init(empty(lane), Traits::kEmptyArrivals);
-    }
+  /// By a warp, a slot a lane, though the hardware does one after the other: barriers of slots begin to end - 1 that
+  /// tell that they are full.
+  __device__ void init_full(std::uint32_t begin, std::uint32_t end) const {
+    const std::uint32_t x_arrivals = Traits::kXApart || params.x_by_tensor_copy ? 0 : Traits::kWarpArrivals;
+    const std::uint32_t slot = begin + lane;
+    if (slot < end) ptx::barrier_init(full(slot), Traits::kFullArrivals + x_arrivals);
+    ptx::fence_barrier_init();
+    __syncwarp();
+  }
+
+  /// Likewise all other barriers.
+  __device__ void init_others() const {
+    if (lane < params.stages) ptx::barrier_init(empty(lane), Traits::kEmptyArrivals);
     if constexpr (Traits::kXApart) {
       if (lane < Traits::kXSlots) {
-        ptx::barrier_init(x_full(lane), params.x_by_tensor_copy ? 1 : x_arrivals);
+        ptx::barrier_init(x_full(lane), params.x_by_tensor_copy ? 1 : Traits::kWarpArrivals);
         ptx::barrier_init(x_empty(lane), Traits::kEmptyArrivals);
       }
     }

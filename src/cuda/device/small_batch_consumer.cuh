@@ -38,6 +38,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     std::uint32_t list;    ///< of slot 0
   };
   Places places{};
+  uint2 palette{};  ///< on its way to shared memory
 
   __device__ void find_places() {
     // From a shuffle, so that the compiler knows it to be the same for all lanes, and what follows from it.
@@ -153,15 +154,20 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     }
   }
 
-  __device__ void begin() const {
+  __device__ void begin() {
     if constexpr (!Config::kRaw) {
-      for (std::uint32_t i = threadIdx.x; i < params.palette_count; i += Traits::kConsumerThreads) {
-        reinterpret_cast<uint2*>(shared + map.palettes)[i] = params.palettes[i];
-      }
+      static_assert(format::kMaxPalettes <= Traits::kConsumerThreads);
+      if (threadIdx.x < params.palette_count) palette = params.palettes[threadIdx.x];
     }
   }
 
   __device__ void run() {
+    if constexpr (!Config::kRaw) {
+      if (threadIdx.x < params.palette_count) {
+        reinterpret_cast<uint2*>(shared + map.palettes)[threadIdx.x] = palette;
+      }
+      ptx::named_barrier_sync(kConsumersMeet, Traits::kConsumerThreads);
+    }
     find_places();
     float sums[Config::kTokenTiles][4] = {};
     [[maybe_unused]] Fragments in_product{};

@@ -42,8 +42,6 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   std::uint32_t n = 0;
   SmallBatchSegment segment{};
   std::uint32_t step = 0;
-  std::uint32_t first_steps = 0;  ///< of the first segment
-  std::uint32_t requested = 0;    ///< stages whose tiles have been requested before the block's threads met
 
   [[nodiscard]] __device__ bool x_here() const { return !Traits::kXApart; }
   [[nodiscard]] __device__ bool x_stored() const { return x_here() && !params.x_by_tensor_copy; }
@@ -146,39 +144,48 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
 
   // ---- the warp's work ----------------------------------------------------------------------------------------------
 
+  /// By a warp that need not be a producer: requests the first stages and sets up the barriers, while the producers ask
+  /// where their first exceptions lie.
+  __device__ void request_first() const {
+    this->init_full(0, kFirstStages);
+    if (lane == 0) {
+      if (x_copied()) ptx::prefetch_tensor_map(&this->x_map);
+      const SmallBatchSegment first = SmallBatchSchedule::first_segment(params.deal, blockIdx.x);
+      for (std::uint32_t slot = 0; slot < stages_requested_first(first); ++slot) {
+        request({true, false, first.item, first.begin + slot, 0, 0}, slot, !params.dependent);
+      }
+    }
+    __syncwarp();
+    this->init_full(kFirstStages, params.stages);
+    this->init_others();
+  }
+
+  [[nodiscard]] __device__ std::uint32_t stages_requested_first(const SmallBatchSegment& first) const {
+    return x_stored() ? 0 : min(kFirstStages, first.end - first.begin);
+  }
+
   __device__ void begin() {
-    const bool initial = number == 0;
     segment = SmallBatchSchedule::first_segment(params.deal, blockIdx.x);
     step = segment.begin;
-    first_steps = segment.end - segment.begin;
-    requested = x_stored() ? 0 : min(kFirstStages, first_steps);
-    if (initial) {
-      this->init_barriers();
-      if (lane == 0) {
-        if (x_copied()) ptx::prefetch_tensor_map(&this->x_map);
-        for (std::uint32_t slot = 0; slot < requested; ++slot) {
-          request({true, false, segment.item, step + slot, 0, 0}, slot, !params.dependent);
-        }
-      }
-      __syncwarp();
-    }
-    const SmallBatchSchedule whole(params.deal, blockIdx.x);  // the shared one may not be written yet
-    if (!initial && lane == 0) this->write_schedule(whole);
+    const SmallBatchSchedule whole(params.deal, blockIdx.x);  // the shared one is not written yet
     advance(whole, number);
     UNWEIGHT_UNROLL
     for (Work& work : ahead) look_ahead(whole, work);
+    if (number == 0 && lane == 0) this->write_schedule(whole);
   }
 
   __device__ void run() {
+    const SmallBatchSegment first = this->schedule.segment(0);
+    const std::uint32_t requested = stages_requested_first(first);
     // Of stages before `early` X comes later than the tiles: it may be what the kernel in front writes.
-    const std::uint32_t early = x_copied() && params.dependent ? min(params.stages, first_steps) : 0;
+    const std::uint32_t early = x_copied() && params.dependent ? min(params.stages, first.end - first.begin) : 0;
     bool x_awaited = x_here();
     const auto await_x = [&] {
       if (!x_awaited) return;
       x_awaited = false;
       ptx::wait_for_previous_grids();
       for (std::uint32_t slot = number; slot < early; slot += Traits::kProducers) {
-        if (lane == 0) this->copy_x(this->schedule.segment(0).begin + slot, slot, this->full(slot));
+        if (lane == 0) this->copy_x(first.begin + slot, slot, this->full(slot));
       }
     };
     RingPlace place{0, 1};

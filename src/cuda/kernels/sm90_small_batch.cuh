@@ -79,6 +79,8 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
     consumer.begin();
   } else if (produces) {
     producer.begin();
+  } else if (warp == Traits::kMessenger) {
+    producer.request_first();
   }
   __syncthreads();
   if (warp < Traits::kConsumers) {
