@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How the small-batch kernel's work is dealt out: every stage to one block, and blocks that wait only for earlier ones.
+// How the small-batch kernel's work is dealt out: every stage to one block, and blocks that wait only for earlier ones
+// or for their cluster.
 #include <algorithm>
 #include <cstdint>
 #include <cuda/device/small_batch_schedule.cuh>
@@ -44,7 +45,11 @@ void enter(const SmallBatchDeal& deal, std::uint32_t block, Ledger& ledger) {
       ASSERT_EQ(owner, Ledger::kNobody);
       owner = block;
     }
-    if (segment.end < deal.steps) {
+    if (deal.by_clusters()) {
+      ASSERT_EQ(n, 0U) << "a part, and nothing else";
+      ASSERT_EQ(segment.item, block / deal.parts);
+      ASSERT_EQ(segment.first_peer, block);
+    } else if (segment.end < deal.steps) {
       ASSERT_EQ(n, 0U) << "what others wait for comes first";
       ASSERT_EQ(schedule.begun().item, segment.item);
       ++ledger.told[block];
@@ -87,7 +92,10 @@ TEST(SmallBatchSchedule, EveryStageOnceAndSumsInOrder) {
 
 TEST(SmallBatchSchedule, SplitsWhatLeavesBlocksIdle) {
   EXPECT_FALSE(SmallBatchDeal(128, 8, 132, true).splits());   // nothing to gain
-  EXPECT_EQ(SmallBatchDeal(64, 16, 132, true).stages(), 9U);  // two blocks an item, instead of 16 stages
+  EXPECT_EQ(SmallBatchDeal(64, 16, 132, true).stages(), 8U);  // clusters of two, instead of 16 stages
+  EXPECT_EQ(SmallBatchDeal(64, 16, 132, true).parts, 2U);
+  EXPECT_EQ(SmallBatchDeal(29, 16, 132, true).parts, 4U);
+  EXPECT_EQ(SmallBatchDeal(33, 16, 132, true).parts, 3U);  // 132 multiprocessors need not have 33 clusters of four
   EXPECT_EQ(SmallBatchDeal(448, 16, 132, true).stages(), 55U);
   EXPECT_EQ(SmallBatchDeal(448, 16, 132, false).stages(), 64U);
 }

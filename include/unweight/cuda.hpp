@@ -101,13 +101,13 @@ inline constexpr std::uint32_t kMaxMatmulTokens = 64;
 
 /// How a multiplication runs. All members but `strips`, `split` and `warpgroup` only change its speed.
 struct MatmulConfig {
-  /// Strips of 16 output features that a thread block works on at a time: 1, 2 or 4, with `warpgroup` 4 or 8. Fewer
+  /// Strips of 16 output features that a thread block works on at a time: 1, 2 or 4, with `warpgroup` 4, 8 or 16. Fewer
   /// spread small matrices over more of the chip; more read X less often.
   std::uint32_t strips = 2;
   /// Slots of the ring that weights are loaded into ahead of use, 2 to 8.
   std::uint32_t stages = 4;
-  /// Strips that would fill only part of a last round over the multiprocessors are split along K among all of them,
-  /// where that leaves each less to do. Needs a workspace.
+  /// Where strips would leave multiprocessors idle they are split along K, if that leaves each less to do: few ones
+  /// among thread block clusters of 2 to 4, otherwise the last round's among all. Needs a workspace.
   bool split = false;
   /// Programmatic dependent launch: the kernel may begin while the one before it in the stream still runs, and loads
   /// weights meanwhile. It waits for that kernel's end before it reads X or bias, touches the workspace or writes Y.
@@ -133,7 +133,7 @@ struct MatmulArguments {
 /// Whether a configuration fits a number of tokens on this device: kInvalidArgument says why not. Looks at no memory.
 [[nodiscard]] Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const MatmulConfig& config);
 
-/// Bytes of device memory, aligned to 256, that MatmulConfig::split needs: about 4 MB, the same for all weights on a
+/// Bytes of device memory, aligned to 256, that MatmulConfig::split needs: about 9 MB, the same for all weights on a
 /// device. Zeroed once, before their first use; a call leaves zeros where it needs them. Calls that may run at the same
 /// time need one each; consecutive calls in a stream may share one, with dependent launch too.
 [[nodiscard]] std::size_t matmul_workspace_bytes(const DeviceBlob& weight) noexcept;

@@ -82,7 +82,7 @@ unweight_status unweight_device_prefetch_l2(const unweight_device_blob* device_b
 /** How a multiplication runs. The bits of Y depend on strips, split and warpgroup alone, not on the other members. */
 typedef struct unweight_matmul_config {
   uint64_t struct_size;
-  uint32_t strips;           /**< strips of 16 rows that a block works on at a time: 1, 2, 4, or 8 with warpgroup */
+  uint32_t strips;           /**< strips of 16 rows that a block works on at a time: 1, 2, 4; with warpgroup 4, 8, 16 */
   uint32_t stages;           /**< slots of the ring that weights are loaded into: 2 to 8 */
   uint32_t split;            /**< 0 or 1: split along K what would leave multiprocessors idle; needs a workspace */
   uint32_t dependent_launch; /**< 0 or 1: programmatic dependent launch */

@@ -38,7 +38,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     std::uint32_t list;    ///< of slot 0
   };
   Places places{};
-  uint2 palette{};  ///< on its way to shared memory
+  uint2 carried{};  ///< a palette on its way to shared memory
 
   __device__ void find_places() {
     // From a shuffle, so that the compiler knows it to be the same for all lanes, and what follows from it.
@@ -157,14 +157,14 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
   __device__ void begin() {
     if constexpr (!Config::kRaw) {
       static_assert(format::kMaxPalettes <= Traits::kConsumerThreads);
-      if (threadIdx.x < params.palette_count) palette = params.palettes[threadIdx.x];
+      if (threadIdx.x < params.palette_count) carried = params.palettes[threadIdx.x];
     }
   }
 
   __device__ void run() {
     if constexpr (!Config::kRaw) {
       if (threadIdx.x < params.palette_count) {
-        reinterpret_cast<uint2*>(shared + map.palettes)[threadIdx.x] = palette;
+        reinterpret_cast<uint2*>(shared + map.palettes)[threadIdx.x] = carried;
       }
       ptx::named_barrier_sync(kConsumersMeet, Traits::kConsumerThreads);
     }

@@ -54,19 +54,20 @@ const sm90::SmallBatchInstance* find_instance(const MatmulConfig& config, bool r
   return found == all.end() ? nullptr : &*found;
 }
 
-/// Of the block with most work, in units of a stage's time. The constants are fits to measurements on an H100
-/// (docs/kernels.md): X costs a stage 4% per 16 KiB, an item's end 0.4 stages, and waiting for other blocks what is
-/// here.
-double expected_cost(const sm90::SmallBatchDeal& deal, std::uint32_t strips, std::uint32_t tokens) {
-  const double x_bytes = 128.0 * (sm90::kSmallBatchConsumers / strips) * format::align_up(tokens, 8U);
+/// Of the block with most work, in units of about a stage's time. The constants are a fit to measurements on an H100
+/// (docs/kernels.md): mean regret 2%, the most 4% without dependent launch.
+double expected_cost(const sm90::SmallBatchDeal& deal, const MatmulConfig& config, std::uint32_t tokens) {
+  const double x_bytes = 128.0 * (sm90::kSmallBatchConsumers / config.strips) * format::align_up(tokens, 8U);
   const double items = deal.rounds + (deal.longer_rounds != 0 ? 1 : 0) + (deal.splits() ? 1 : 0);
+  const double product = config.warpgroup ? -0.08 : tokens > 8 ? 0.008 * (tokens - 8) : 0;
   double waits = 0;
   if (deal.by_clusters()) {
-    waits = 1;
+    waits = 2.6;
   } else if (deal.splits()) {
-    waits = deal.rounds != 0 ? 3 : 4;
+    waits = deal.rounds != 0 ? 3 : 5;
   }
-  return static_cast<double>(deal.stages()) * (1 + 0.04 * x_bytes / 16384) + 0.4 * items + waits;
+  return static_cast<double>(deal.stages()) * (1 + 0.05 * x_bytes / 16384 + 0.014 * config.strips + product) +
+         0.3 * items + waits;
 }
 
 /// Blocks of a cluster.
@@ -183,19 +184,21 @@ Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_
   if (auto ok = launch::check_tokens(tokens); !ok) return tl::unexpected(ok.error());
   const bool raw = weight.layout() == BlobLayout::kRaw;
   const std::uint32_t blocks = std::max(1U, weight.multiprocessors());
-  MatmulConfig best;
-  best.warpgroup = tokens > 32;
+  MatmulConfig best{.warpgroup = tokens > 32};
   if (weight.shape().rows == 0) return best;
   double least = 0;
   for (const std::uint32_t strips : launch::kStripChoices) {
-    for (const bool split : {false, true}) {
-      MatmulConfig config{.strips = strips, .split = split, .warpgroup = best.warpgroup};
-      if (launch::find_instance(config, raw, tokens) == nullptr) continue;
-      const double cost =
-          launch::expected_cost(launch::small_batch_deal(weight.shape(), strips, split, blocks), strips, tokens);
-      if (least != 0 && cost >= least) continue;
-      least = cost;
-      best = config;
+    for (const bool warpgroup : {false, true}) {
+      for (const bool split : {false, true}) {
+        const MatmulConfig config{.strips = strips, .split = split, .warpgroup = warpgroup};
+        // For few tokens four warps together have no advantage.
+        if ((warpgroup && tokens <= 16) || launch::find_instance(config, raw, tokens) == nullptr) continue;
+        const auto deal = launch::small_batch_deal(weight.shape(), strips, split, blocks);
+        const double cost = launch::expected_cost(deal, config, tokens);
+        if (least != 0 && cost >= least) continue;
+        least = cost;
+        best = config;
+      }
     }
   }
   best.stages = launch::stages_that_fit(*launch::find_instance(best, raw, tokens),
