@@ -8,7 +8,7 @@
 //   out    Y     bf16, rows of any stride; sums in float
 //
 //   bytes  11.23 bits a weight, read once. 28672 x 4096: 165 MB, 53 us at the 3.1 TB/s of a read: the floor.
-//   work   5.7 instructions a weight for up to 8 tokens, 7.2 for 64; at the floor a multiprocessor issues 13.8.
+//   work   5.6 instructions a weight for 64 tokens, fewer for few; at the floor a multiprocessor issues 13.8.
 //
 // An *item* is kStrips strips of 16 output features over all of K. Blocks take neighbouring items, so that the chip
 // reads one region of the blob at a time; items that would leave most blocks idle are split among blocks along K
@@ -27,7 +27,8 @@
 //                          runs while the next tile is decoded
 //                        at an item's end: sums to shared memory, added in the order of K, rounded, stored
 //
-//   messenger            one warp: tells other blocks of partial sums, waits for theirs
+//   messenger            one warp: sets up the barriers and requests the first stages; later tells other blocks of
+//                        partial sums, waits for theirs
 //
 // What a warp issues for a stage is a matter of latency, not of throughput: a warp that did all of the producers' work
 // needed longer than the stage's bytes. So everything that waits for memory has a warp of its own, and consumers wait
@@ -41,8 +42,7 @@
 // Raw weights are the same kernel with another source of the A operand: a tensor copy of 64-column tiles and ldmatrix.
 //
 // Sources: the register layouts of mma.m16n8k16, ldmatrix, wgmma and the 128-byte swizzle are from the PTX ISA. Dealing
-// out stages instead of tiles is the idea of Stream-K (Osama et al., 2023); the order of work that avoids waiting, and
-// the parts of unequal length, are ours.
+// out stages instead of tiles is the idea of Stream-K (Osama et al., 2023); the order of work that avoids waiting is ours.
 #pragma once
 
 #include <cstddef>

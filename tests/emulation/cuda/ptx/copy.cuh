@@ -18,11 +18,6 @@ inline void require_aligned(const void* address, std::size_t bytes) {
   }
 }
 
-inline void bulk_copy(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t barrier, std::uint64_t) {
-  require_aligned(from, bytes);
-  emulation::copy_later(to, bytes, barrier, [=] { std::memcpy(emulation::shared_memory() + to, from, bytes); });
-}
-
 inline void tensor_copy(std::uint32_t to, const CUtensorMap* map, std::uint32_t row, std::uint32_t tile,
                         std::uint32_t barrier) {
   require_aligned(map->values, map->stride * sizeof *map->values);
