@@ -42,7 +42,8 @@
 // Raw weights are the same kernel with another source of the A operand: a tensor copy of 64-column tiles and ldmatrix.
 //
 // Sources: the register layouts of mma.m16n8k16, ldmatrix, wgmma and the 128-byte swizzle are from the PTX ISA. Dealing
-// out stages instead of tiles is the idea of Stream-K (Osama et al., 2023); the order of work that avoids waiting is ours.
+// out stages instead of tiles is the idea of Stream-K (Osama et al., 2023); the order of work that avoids waiting is
+// ours.
 #pragma once
 
 #include <cstddef>

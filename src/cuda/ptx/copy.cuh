@@ -16,6 +16,16 @@ __device__ __forceinline__ std::uint64_t evict_first_policy() {
   return policy;
 }
 
+/// Copies `bytes`, a multiple of 16 like both addresses; they count towards the barrier's phase.
+__device__ __forceinline__ void bulk_copy(std::uint32_t to, const void* from, std::uint32_t bytes,
+                                          std::uint32_t barrier, std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
+      : "memory");
+}
+
 /// Copies a box of a matrix that is described in tiles of 64 columns (launch/tensor_map.hpp): tiles `tile` and on, of
 /// each the rows `row` and on. What lies outside the matrix comes as zeros, and counts like all else.
 __device__ __forceinline__ void tensor_copy(std::uint32_t to, const CUtensorMap* map, std::uint32_t row,
