@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the warps of a block of kernels/sm90_small_batch.cuh share: where things are, how they meet, and how X gets into
-// a slot.
+// What the warps of a block of kernels/sm90_small_batch.cuh share: where things are, barriers, and how X gets into a
+// slot.
 #pragma once
 
 #include <cstddef>

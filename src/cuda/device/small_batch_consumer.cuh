@@ -27,7 +27,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
   using Stage = SmallBatchStage<Config>;
   using Fragments = device::TileFragments;
 
-  /// Where a warp's things lie in shared memory; for the compiler to keep, not to derive anew for each tile.
+  /// Where a warp's things lie in shared memory.
   struct Places {
     std::uint32_t strip;   ///< of an item
     std::uint32_t column;  ///< tile along K of a stage

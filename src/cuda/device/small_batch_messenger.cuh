@@ -11,7 +11,8 @@
 
 namespace unweight::sm90 {
 
-/// Tells other blocks of this block's partial sums, and waits for theirs: one warp, since both take long.
+/// Tells other blocks of this block's partial sums, and waits for theirs: one warp, since both take long. The blocks of
+/// a cluster need none.
 ///
 /// A block has partial sums at most once for others, of its first segment, and needs others' at most once, for its
 /// last.

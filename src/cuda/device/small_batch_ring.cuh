@@ -65,8 +65,9 @@ struct SmallBatchTraits {
 
   // The warps after the consumers; a warpgroup, where registers are moved from it to the consumers.
   static constexpr std::uint32_t kFirstProducer = kConsumers, kProducers = 2;  ///< request all but X that is apart
-  static constexpr std::uint32_t kMessenger = kFirstProducer + kProducers;     ///< talks to other blocks
-  static constexpr std::uint32_t kXProducer = kMessenger + 1;                  ///< requests X where it is apart
+  static constexpr std::uint32_t kMessenger =
+      kFirstProducer + kProducers;                             ///< requests first, then talks to other blocks
+  static constexpr std::uint32_t kXProducer = kMessenger + 1;  ///< requests X where it is apart
   static constexpr std::uint32_t kThreads = kConsumerThreads + (kXApart ? 4 : 3) * device::kLanes;
   static constexpr std::uint32_t kProducerRegisters = 64, kConsumerRegisters = 104;  ///< of a thread, when moved
 

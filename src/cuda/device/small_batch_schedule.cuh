@@ -31,7 +31,7 @@ struct SmallBatchDeal {
   std::uint32_t parts = 1;                      ///< blocks of an item, where every item has blocks of its own
   std::uint32_t share = 0, larger_shares = 0;   ///< stages of a block's range, or of a part; so many have one more
 
-  static constexpr std::uint32_t kMostParts = 4;
+  static constexpr std::uint32_t kMostParts = 4;  ///< a cluster may have 8: not tried
 
   constexpr SmallBatchDeal() = default;
 

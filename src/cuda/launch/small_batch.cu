@@ -54,8 +54,8 @@ const sm90::SmallBatchInstance* find_instance(const MatmulConfig& config, bool r
   return found == all.end() ? nullptr : &*found;
 }
 
-/// Of the block with most work, in units of about a stage's time. The constants are a fit to measurements on an H100
-/// (docs/kernels.md): mean regret 2%, the most 4% without dependent launch.
+/// Of the block with most work, in units of about a stage's time. The constants are a fit to measurements on an H100;
+/// docs/kernels.md says how far off the choices are.
 double expected_cost(const sm90::SmallBatchDeal& deal, const MatmulConfig& config, std::uint32_t tokens) {
   const double x_bytes = 128.0 * (sm90::kSmallBatchConsumers / config.strips) * format::align_up(tokens, 8U);
   const double items = deal.rounds + (deal.longer_rounds != 0 ? 1 : 0) + (deal.splits() ? 1 : 0);
