@@ -4,7 +4,7 @@
 # Tests and measures on a machine with a GPU. It needs the driver, compute-sanitizer for the sanitizers, cuBLAS 13 for
 # the multiplication, and the programs unweight_gpu_tests, decode_bench and matmul_bench, which depend on nothing else
 # and may have been built elsewhere. racecheck needs tests built with CUDAFLAGS=-DUNWEIGHT_EVERY_LANE_ARRIVES: arrive()
-# in src/cuda/device/small_batch_block.cuh says why.
+# in src/cuda/device/small_batch_block.cuh says why. A sanitizer runs shares of the tests in processes side by side.
 #
 #   bench/gpu/run_all.sh [--parts LIST] PROGRAMS OUT [COMMIT [OPTION...]]
 #
@@ -76,6 +76,24 @@ cublas_folder() {
   )
 }
 
+shares=8  # of the tests, under a sanitizer
+
+sanitize() { # tool, filter
+  local share log=$out/$1.log status=0 pids=()
+  for ((share = 0; share < shares; share++)); do
+    GTEST_TOTAL_SHARDS=$shares GTEST_SHARD_INDEX=$share "$sanitizer" --tool "$1" --error-exitcode 1 \
+      "$programs/unweight_gpu_tests" --gtest_brief=1 --gtest_filter="$2" >"$log.$share" 2>&1 &
+    pids+=($!)
+  done
+  for ((share = 0; share < shares; share++)); do
+    wait "${pids[share]}" || status=$?
+    cat "$log.$share"
+    rm "$log.$share"
+  done >"$log"
+  report "$1" "$status" "$log"
+  ((status == 0)) || tail -n 20 "$log"
+}
+
 mkdir -p "$out"
 if chosen tests; then run tests "$programs/unweight_gpu_tests"; fi
 for tool in memcheck initcheck synccheck racecheck; do
@@ -87,8 +105,7 @@ for tool in memcheck initcheck synccheck racecheck; do
   filter='-Slow*'
   # In the damaged lists of that suite two entries may name one value.
   [[ $tool == racecheck ]] && filter='-Slow*:DamagedBlob*'
-  run "$tool" "$sanitizer" --tool "$tool" --error-exitcode 1 "$programs/unweight_gpu_tests" --gtest_brief=1 \
-    --gtest_filter="$filter"
+  sanitize "$tool" "$filter"
 done
 if chosen decode; then
   measure decode_bench "$programs/decode_bench" --json "$out/decode.json" --commit "$commit"

@@ -99,31 +99,36 @@ void expect_equal(const std::vector<std::uint16_t>& found, const std::vector<std
   ADD_FAILURE() << what << ": value " << at - found.begin() << " is " << *at << ", not " << *other;
 }
 
-TEST_F(MatmulOnDevice, EveryConfigurationEqualsRaw) {
-  const std::array<MatrixShape, 5> shapes = {MatrixShape{1, 1, 64}, MatrixShape{1, 200, 328}, MatrixShape{1, 33, 1096},
-                                             MatrixShape{1, 2200, 64}, MatrixShape{1, 64, 1024}};
-  for (const MatrixShape& shape : shapes) {
-    const auto values = make_tensor(shape, Filling::kEscapes1p5, 3);
-    const UploadedBlob tiled = UploadedBlob::encoded(values, shape), raw(raw_blob(values, shape));
-    ASSERT_TRUE(tiled.device && raw.device);
-    for (const std::uint32_t tokens : {1U, 8U, 13U, 32U, 64U}) {
-      const Activations x(tokens, shape.cols, shape.cols, 0, tokens);
-      std::map<decltype(kind_of({})), std::vector<std::uint16_t>> by_kind;
-      for (const MatmulConfig& config : configurations(*raw.device, tokens)) {
-        const std::string what = std::to_string(shape.rows) + " x " + std::to_string(shape.cols) + ", " +
-                                 std::to_string(tokens) + " tokens, " + describe(config);
-        auto& expected = by_kind[kind_of(config)];
-        const auto y = run(*raw.device, x, tokens, config);
-        if (expected.empty()) {
-          expected = y;
-          EXPECT_TRUE(near_float64(y, x.values(), x.stride, values, shape, tokens)) << what;
-        }
-        expect_equal(y, expected, "raw " + what);
-        if (!can_implement(*tiled.device, tokens, config)) continue;
-        expect_equal(run(*tiled.device, x, tokens, config), expected, what);
+class MatmulShapesOnDevice : public MatmulOnDevice, public testing::WithParamInterface<MatrixShape> {};
+
+INSTANTIATE_TEST_SUITE_P(, MatmulShapesOnDevice,
+                         testing::Values(MatrixShape{1, 1, 64}, MatrixShape{1, 200, 328}, MatrixShape{1, 33, 1096},
+                                         MatrixShape{1, 2200, 64}, MatrixShape{1, 64, 1024}),
+                         [](const auto& shape) {
+                           return std::to_string(shape.param.rows) + "x" + std::to_string(shape.param.cols);
+                         });
+
+TEST_P(MatmulShapesOnDevice, EveryConfigurationEqualsRaw) {
+  const MatrixShape shape = GetParam();
+  const auto values = make_tensor(shape, Filling::kEscapes1p5, 3);
+  const UploadedBlob tiled = UploadedBlob::encoded(values, shape), raw(raw_blob(values, shape));
+  ASSERT_TRUE(tiled.device && raw.device);
+  for (const std::uint32_t tokens : {1U, 8U, 13U, 32U, 64U}) {
+    const Activations x(tokens, shape.cols, shape.cols, 0, tokens);
+    std::map<decltype(kind_of({})), std::vector<std::uint16_t>> by_kind;
+    for (const MatmulConfig& config : configurations(*raw.device, tokens)) {
+      const std::string what = std::to_string(tokens) + " tokens, " + describe(config);
+      auto& expected = by_kind[kind_of(config)];
+      const auto y = run(*raw.device, x, tokens, config);
+      if (expected.empty()) {
+        expected = y;
+        EXPECT_TRUE(near_float64(y, x.values(), x.stride, values, shape, tokens)) << what;
       }
-      if (HasFailure()) return;
+      expect_equal(y, expected, "raw " + what);
+      if (!can_implement(*tiled.device, tokens, config)) continue;
+      expect_equal(run(*tiled.device, x, tokens, config), expected, what);
     }
+    if (HasFailure()) return;
   }
 }
 
