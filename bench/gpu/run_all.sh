@@ -78,20 +78,21 @@ cublas_folder() {
 
 shares=8  # of the tests, under a sanitizer
 
-sanitize() { # tool, filter
-  local share log=$out/$1.log status=0 pids=()
+# shellcheck disable=SC2317  # called by run
+sanitize() { # tool, filter: prints the shares' logs, one after the other
+  local share logs status=0 pids=()
+  logs=$(mktemp -d)
   for ((share = 0; share < shares; share++)); do
     GTEST_TOTAL_SHARDS=$shares GTEST_SHARD_INDEX=$share "$sanitizer" --tool "$1" --error-exitcode 1 \
-      "$programs/unweight_gpu_tests" --gtest_brief=1 --gtest_filter="$2" >"$log.$share" 2>&1 &
+      "$programs/unweight_gpu_tests" --gtest_brief=1 --gtest_filter="$2" >"$logs/$share" 2>&1 &
     pids+=($!)
   done
   for ((share = 0; share < shares; share++)); do
     wait "${pids[share]}" || status=$?
-    cat "$log.$share"
-    rm "$log.$share"
-  done >"$log"
-  report "$1" "$status" "$log"
-  ((status == 0)) || tail -n 20 "$log"
+    cat "$logs/$share"
+  done
+  rm -r "$logs"
+  return "$status"
 }
 
 mkdir -p "$out"
@@ -105,7 +106,7 @@ for tool in memcheck initcheck synccheck racecheck; do
   filter='-Slow*'
   # In the damaged lists of that suite two entries may name one value.
   [[ $tool == racecheck ]] && filter='-Slow*:DamagedBlob*'
-  sanitize "$tool" "$filter"
+  run "$tool" sanitize "$tool" "$filter"
 done
 if chosen decode; then
   measure decode_bench "$programs/decode_bench" --json "$out/decode.json" --commit "$commit"
