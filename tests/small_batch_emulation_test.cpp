@@ -69,6 +69,10 @@ void run_strips(const launch::PlacedBlob& weight, const MatmulArguments& argumen
   };
   if constexpr (Strips % 4 == 0) {
     if (config.warpgroup) {
+      if constexpr (Strips == 8) {
+        if (arguments.tokens > 128) return run.template operator()<32, true>();
+        if (arguments.tokens > 64) return run.template operator()<16, true>();
+      }
       return arguments.tokens <= 32 ? run.template operator()<4, true>() : run.template operator()<8, true>();
     }
   }
@@ -96,7 +100,7 @@ std::vector<std::uint16_t> multiply(const HostBlob& blob, const HostActivations&
   const launch::PlacedBlob& weight = blob.placed;
   const std::uint64_t rows = weight.shape.rows, stride = rows + c.y_gap;
   std::vector<std::uint16_t> memory(kGuard + c.tokens * stride + kGuard, kPoison);
-  constexpr std::uint64_t kItemBytes = 256 * 64 * sizeof(float);
+  constexpr std::uint64_t kItemBytes = 256 * 128 * sizeof(float);
   const std::uint64_t flag_bytes = launch::small_batch_flag_bytes(c.multiprocessors);
   std::vector<std::uint32_t> workspace((flag_bytes + c.multiprocessors * kItemBytes) / 4, 0x7fc00000);  // NaN
   std::fill_n(workspace.begin(), flag_bytes / 4, 0);
@@ -216,6 +220,25 @@ TEST(SmallBatchEmulation, StridesOffsetsBiasAndBatch) {
       const auto y = multiply(tiled, x, c);
       EXPECT_TRUE(near_float64(y, x.data(), x.stride, part, one, c.tokens, c.bias)) << describe_case(shape, c);
       EXPECT_EQ(multiply(raw, x, c), y);
+    }
+  }
+}
+
+/// More than 64 tokens: blocks of 128 or 256, the last one not full.
+TEST(SmallBatchEmulation, ManyTokens) {
+  const MatrixShape shape{1, 200, 328};
+  const auto values = make_tensor(shape, Filling::kEscapes1p5, 9);
+  const HostBlob tiled = HostBlob::encoded(values, shape), raw(raw_blob(values, shape));
+  for (const std::uint32_t tokens : {65U, 128U, 130U, 300U}) {
+    for (const bool aligned : {true, false}) {
+      const HostActivations x(tokens, shape.cols, shape.cols, aligned ? 0 : 3, tokens);
+      for (const bool split : {false, true}) {
+        Case c{.tokens = tokens, .config = {.strips = 8, .stages = 3, .split = split, .warpgroup = true}, .y_gap = 8};
+        const auto y = multiply(raw, x, c);
+        EXPECT_TRUE(near_float64(y, x.data(), x.stride, values, shape, tokens)) << describe_case(shape, c);
+        c.seed = 2;
+        EXPECT_EQ(multiply(tiled, x, c), y) << describe_case(shape, c);
+      }
     }
   }
 }

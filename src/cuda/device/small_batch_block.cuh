@@ -22,6 +22,7 @@ enum SmallBatchBarrier : std::uint32_t { kConsumersMeet = 1, kSumsWritten, kSums
 template <class Config>
 struct SmallBatchBlock {
   using Traits = SmallBatchTraits<Config>;
+  static constexpr bool kTokenBlocks = Config::kTokenTiles > 8;  ///< X may have more tokens than an item
 
   const SmallBatchParams& params;
   const CUtensorMap& x_map;
@@ -72,20 +73,32 @@ struct SmallBatchBlock {
     if (lane < Traits::kWarpArrivals && wanted) ptx::barrier_arrive(barrier);
   }
 
-  __device__ void copy_x(std::uint32_t step, std::uint32_t slot, std::uint32_t barrier) const {
-    ptx::tensor_copy(base + map.x + slot * Traits::kXBytes, &x_map, 0, step * Traits::kColTiles, barrier);
+  /// An item's rows of W, counted in items, and its first token.
+  [[nodiscard]] __device__ std::uint32_t rows_of(std::uint32_t item) const {
+    if constexpr (!kTokenBlocks) return item;
+    return item / params.token_blocks;
+  }
+  [[nodiscard]] __device__ std::uint32_t first_token_of(std::uint32_t item) const {
+    if constexpr (!kTokenBlocks) return 0;
+    return item % params.token_blocks * Traits::kTokens;
+  }
+
+  __device__ void copy_x(std::uint32_t token, std::uint32_t step, std::uint32_t slot, std::uint32_t barrier) const {
+    ptx::tensor_copy(base + map.x + slot * Traits::kXBytes, &x_map, token, step * Traits::kColTiles, barrier);
   }
 
   /// X by ordinary loads, where a tensor copy cannot address it. By the whole warp, which arrives at the barrier.
-  __device__ void store_x(std::uint32_t step, std::uint32_t slot, std::uint32_t barrier) const {
+  __device__ void store_x(std::uint32_t first_token, std::uint32_t step, std::uint32_t slot,
+                          std::uint32_t barrier) const {
     const std::uint32_t first = step * Traits::kColTiles;
     UNWEIGHT_NO_UNROLL
     for (std::uint32_t i = lane; i < Traits::kColTiles * format::kTileCols * Traits::kTokens; i += device::kLanes) {
       const std::uint32_t k = i % format::kTileCols, token = i / format::kTileCols % Traits::kTokens;
       const std::uint32_t tile = i / (format::kTileCols * Traits::kTokens);
       const std::uint32_t col = (first + tile) * format::kTileCols + k;
-      const bool inside = token < params.tokens && col < params.cols;
-      const std::uint16_t value = inside ? params.x[token * params.x_stride + col] : std::uint16_t{0};
+      const std::uint64_t row = first_token + token;
+      const bool inside = row < params.tokens && col < params.cols;
+      const std::uint16_t value = inside ? params.x[row * params.x_stride + col] : std::uint16_t{0};
       const std::uint32_t at =
           slot * Traits::kXBytes + tile * Traits::kXTileBytes + token * 128 + ((k / 8 ^ (token & 7)) * 16) + k % 8 * 2;
       *reinterpret_cast<std::uint16_t*>(shared + map.x + at) = value;

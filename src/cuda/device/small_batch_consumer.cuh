@@ -177,7 +177,8 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     SmallBatchSegment now = schedule.segment(0);
     for (std::uint32_t n = 1; now.exists(); ++n) {
       // In steps before `end` the warp has a tile; the last strips of W and the last columns may be missing.
-      const std::uint32_t strip = now.item * Config::kStrips + places.strip;
+      const std::uint32_t rows = this->rows_of(now.item);
+      const std::uint32_t strip = rows * Config::kStrips + places.strip;
       const std::uint32_t end =
           strip < params.strips ? (params.tiles_per_strip - places.column + Traits::kColTiles - 1) / Traits::kColTiles
                                 : 0;
@@ -186,7 +187,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
       for (std::uint32_t step = now.begin; step < now.end; ++step) {
         const std::uint32_t slot = place.slot;
         ptx::barrier_wait(this->full(slot), place.parity);
-        const auto tile = load(slot, palettes, now.item, step, step < end);
+        const auto tile = load(slot, palettes, rows, step, step < end);
         place.advance(1, params.stages);
         if constexpr (Config::kWarpgroup) {
           this->arrive(this->empty(slot));

@@ -30,7 +30,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   /// A stage to come.
   struct Work {
     bool exists, begins_segment;
-    std::uint32_t item, step;
+    std::uint32_t item, step;  ///< item: of W's rows
     /// Together the unit at which the exceptions of the lane's tile begin. On their way from memory: an addition, or a
     /// move to other registers, would wait for them.
     std::uint32_t segment_start, tile_start;
@@ -66,10 +66,10 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
     work.exists = segment.exists();
     if (!work.exists) return;
     work.begins_segment = step == segment.begin;
-    work.item = segment.item;
+    work.item = this->rows_of(segment.item);
     work.step = step;
     if constexpr (!Config::kRaw) {
-      const std::uint32_t strip = segment.item * Config::kStrips + strip_in_item();
+      const std::uint32_t strip = work.item * Config::kStrips + strip_in_item();
       if (strip_in_item() < Config::kStrips && strip < params.strips) {
         const std::uint32_t column = min(step * Traits::kColTiles + tile_in_stage(), params.tiles_per_strip);
         const std::uint32_t tile = params.first_tile + strip * params.tiles_per_strip + column;
@@ -104,7 +104,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   __device__ void request(const Work& work, std::uint32_t slot, bool with_x) const {
     expect(slot);
     // X goes first, since copies run in order and X must not wait behind many tiles.
-    if (with_x && x_copied()) this->copy_x(work.step, slot, this->full(slot));
+    if (with_x && x_copied()) this->copy_x(0, work.step, slot, this->full(slot));
     copy_weights(work.item, work.step, slot);
   }
 
@@ -152,7 +152,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
       if (x_copied()) ptx::prefetch_tensor_map(&this->x_map);
       const SmallBatchSegment first = SmallBatchSchedule::first_segment(params.deal, blockIdx.x);
       for (std::uint32_t slot = 0; slot < stages_requested_first(first); ++slot) {
-        request({true, false, first.item, first.begin + slot, 0, 0}, slot, !params.dependent);
+        request({true, false, this->rows_of(first.item), first.begin + slot, 0, 0}, slot, !params.dependent);
       }
     }
     __syncwarp();
@@ -185,7 +185,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
       x_awaited = false;
       ptx::wait_for_previous_grids();
       for (std::uint32_t slot = number; slot < early; slot += Traits::kProducers) {
-        if (lane == 0) this->copy_x(first.begin + slot, slot, this->full(slot));
+        if (lane == 0) this->copy_x(0, first.begin + slot, slot, this->full(slot));
       }
     };
     RingPlace place{0, 1};
@@ -201,7 +201,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
         if (count >= early) await_x();
         if (count >= params.stages) ptx::barrier_wait(this->empty(place.slot), place.parity);
         if (lane == 0 && count >= requested) request(work, place.slot, count >= early);
-        if (x_stored()) this->store_x(work.step, place.slot, this->full(place.slot));
+        if (x_stored()) this->store_x(0, work.step, place.slot, this->full(place.slot));
         if constexpr (!Config::kRaw) fill_exceptions(work, place.slot);
         look_ahead(this->schedule, work);
         count += Traits::kProducers;
@@ -225,14 +225,15 @@ struct SmallBatchXProducer : SmallBatchBlock<Config> {
     RingPlace place{0, 1};
     std::uint32_t count = 0, n = 0;
     for (SmallBatchSegment now = this->schedule.segment(0); now.exists(); now = this->schedule.segment(++n)) {
+      const std::uint32_t token = this->first_token_of(now.item);
       for (std::uint32_t step = now.begin; step < now.end; ++step, ++count) {
         const std::uint32_t barrier = this->x_full(place.slot);
         if (count >= Traits::kXSlots) ptx::barrier_wait(this->x_empty(place.slot), place.parity);
         if (!by_tensor_copy) {
-          this->store_x(step, place.slot, barrier);
+          this->store_x(token, step, place.slot, barrier);
         } else if (this->lane == 0) {
           ptx::barrier_arrive_expect(barrier, Traits::kXBytes);
-          this->copy_x(step, place.slot, barrier);
+          this->copy_x(token, step, place.slot, barrier);
         }
         place.advance(1, Traits::kXSlots);
       }

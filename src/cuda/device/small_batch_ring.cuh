@@ -15,14 +15,17 @@
 namespace unweight::sm90 {
 
 inline constexpr std::uint32_t kSmallBatchConsumers = 16;  ///< warps that decode and multiply; tiles of a stage
+inline constexpr std::uint32_t kLargeBatchConsumers = 8;   ///< likewise, for more than 64 tokens
 
 /// Compile-time part of a configuration.
 template <std::uint32_t Strips, std::uint32_t TokenTiles, bool Raw, bool Warpgroup = false>
 struct SmallBatchConfig {
   static constexpr std::uint32_t kStrips = Strips;          ///< strips of 16 rows in an item: 1, 2, 4, 8 or 16
-  static constexpr std::uint32_t kTokenTiles = TokenTiles;  ///< tiles of 8 tokens: 1, 2, 4 or 8
+  static constexpr std::uint32_t kTokenTiles = TokenTiles;  ///< tiles of 8 tokens in an item: 1, 2, 4, 8, 16 or 32
   static constexpr bool kRaw = Raw;                         ///< W is not compressed
   static constexpr bool kWarpgroup = Warpgroup;             ///< four warps multiply together
+  /// Sums of more than 64 tokens leave registers for half as many warps.
+  static constexpr std::uint32_t kConsumers = TokenTiles <= 8 ? kSmallBatchConsumers : kLargeBatchConsumers;
 };
 
 /// Where things lie. All addresses are device memory.
@@ -41,6 +44,7 @@ struct SmallBatchParams {
   std::uint64_t x_stride;        ///< in values
   std::uint64_t y_stride;
   std::uint32_t tokens;
+  std::uint32_t token_blocks;  ///< items have kTokens tokens each; neighbouring items have the same rows of W
   std::uint32_t rows;
   std::uint32_t cols;
   std::uint32_t first_tile;  ///< number of the matrix's first tile in the tables
@@ -51,13 +55,14 @@ struct SmallBatchParams {
   std::uint32_t palette_count;
   std::uint8_t exception_base;
   bool dependent;           ///< launched so that it may begin before the kernel in front of it has ended
+  bool y_by_vectors;        ///< Y and its rows are aligned to 16 bytes
   bool x_by_tensor_copy;    ///< otherwise by the producer's ordinary loads
   bool raw_by_tensor_copy;  ///< otherwise the consumers load raw values themselves
 };
 
 template <class Config>
 struct SmallBatchTraits {
-  static constexpr std::uint32_t kConsumers = kSmallBatchConsumers;
+  static constexpr std::uint32_t kConsumers = Config::kConsumers;
   static constexpr std::uint32_t kConsumerThreads = kConsumers * device::kLanes;
   /// For many tokens X has a ring of its own. It comes from the L2 cache and needs less time, and it is needed later
   /// and longer than the tiles, whose slots are free as soon as they are decoded.
@@ -69,7 +74,9 @@ struct SmallBatchTraits {
       kFirstProducer + kProducers;                             ///< requests first, then talks to other blocks
   static constexpr std::uint32_t kXProducer = kMessenger + 1;  ///< requests X where it is apart
   static constexpr std::uint32_t kThreads = kConsumerThreads + (kXApart ? 4 : 3) * device::kLanes;
-  static constexpr std::uint32_t kProducerRegisters = 64, kConsumerRegisters = 104;  ///< of a thread, when moved
+  /// Of a thread, when moved.
+  static constexpr std::uint32_t kProducerRegisters = 64;
+  static constexpr std::uint32_t kConsumerRegisters = kConsumers == kSmallBatchConsumers ? 104 : 216;
 
   static constexpr std::uint32_t kColTiles = kConsumers / Config::kStrips;
   static constexpr std::uint32_t kTokens = 8 * Config::kTokenTiles;
@@ -93,7 +100,7 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kXTileBytes = 2 * format::kTileCols * kTokens;
   static constexpr std::uint32_t kXBytes = kColTiles * kXTileBytes;
   /// Slots of X's own ring: one in use, one needed next, one on its way.
-  static constexpr std::uint32_t kXSlots = kXBytes <= 32768 ? 3 : 2;
+  static constexpr std::uint32_t kXSlots = kTokens > 64 ? 4 : kXBytes <= 32768 ? 3 : 2;
 
   /// A warp's own shared memory: the exponents of its tile; at an item's end, a portion of its sums at a time: those of
   /// two token tiles, or of one, so that a thread has no more than four.

@@ -26,6 +26,12 @@ SmallBatchInstances small_batch_instances() {
 }
 
 template <bool Raw>
+SmallBatchInstances large_batch_instances() {
+  return {small_batch_instance<SmallBatchConfig<8, 16, Raw, true>>(),
+          small_batch_instance<SmallBatchConfig<8, 32, Raw, true>>()};
+}
+
+template <bool Raw>
 SmallBatchInstances small_batch_warpgroup_instances() {
   return {small_batch_instance<SmallBatchConfig<4, 4, Raw, true>>(),
           small_batch_instance<SmallBatchConfig<4, 8, Raw, true>>(),

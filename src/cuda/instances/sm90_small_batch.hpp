@@ -31,5 +31,8 @@ SmallBatchInstances small_batch_raw_2();
 SmallBatchInstances small_batch_raw_4();
 SmallBatchInstances small_batch_tiled_warpgroup();
 SmallBatchInstances small_batch_raw_warpgroup();
+/// For more than 64 tokens.
+SmallBatchInstances large_batch_tiled();
+SmallBatchInstances large_batch_raw();
 
 }  // namespace unweight::sm90

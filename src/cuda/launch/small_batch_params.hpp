@@ -13,11 +13,17 @@
 
 namespace unweight::launch {
 
+/// Tokens of an item: all, as far as a block's registers hold sums for them.
+inline std::uint32_t tokens_of_item(std::uint32_t tokens) { return tokens <= 64 ? 64 : tokens <= 128 ? 128 : 256; }
+
 /// For a matrix that is not empty.
 inline sm90::SmallBatchDeal small_batch_deal(const MatrixShape& shape, std::uint32_t strips, bool split,
-                                             std::uint32_t multiprocessors) {
-  const std::uint32_t columns = sm90::kSmallBatchConsumers / strips;  // tiles along K in a stage
-  return {static_cast<std::uint32_t>(format::ceil_div(shape.rows, std::uint64_t{format::kTileRows} * strips)),
+                                             std::uint32_t multiprocessors, std::uint32_t tokens = 1) {
+  const std::uint32_t consumers = tokens <= 64 ? sm90::kSmallBatchConsumers : sm90::kLargeBatchConsumers;
+  const std::uint32_t columns = consumers / strips;  // tiles along K in a stage
+  const std::uint64_t token_blocks = format::ceil_div(tokens, tokens_of_item(tokens));
+  return {static_cast<std::uint32_t>(token_blocks *
+                                     format::ceil_div(shape.rows, std::uint64_t{format::kTileRows} * strips)),
           static_cast<std::uint32_t>(format::ceil_div(shape.cols, std::uint64_t{format::kTileCols} * columns)),
           multiprocessors, split};
 }
@@ -75,7 +81,9 @@ inline sm90::SmallBatchParams small_batch_params(const PlacedBlob& weight, const
   params.first_tile = static_cast<std::uint32_t>(first_tile);
   params.strips = static_cast<std::uint32_t>(g.strips);
   params.tiles_per_strip = static_cast<std::uint32_t>(g.tiles_per_strip);
-  params.deal = small_batch_deal(shape, config.strips, config.split, multiprocessors);
+  params.token_blocks =
+      static_cast<std::uint32_t>(format::ceil_div(arguments.tokens, tokens_of_item(arguments.tokens)));
+  params.deal = small_batch_deal(shape, config.strips, config.split, multiprocessors, arguments.tokens);
   if (params.deal.splits()) {
     auto* workspace = static_cast<std::byte*>(arguments.workspace);
     params.partial_flags = reinterpret_cast<std::uint32_t*>(workspace);
@@ -85,6 +93,7 @@ inline sm90::SmallBatchParams small_batch_params(const PlacedBlob& weight, const
   params.palette_count = weight.palette_count;
   params.exception_base = weight.exception_base;
   params.dependent = config.dependent_launch;
+  params.y_by_vectors = is_aligned(arguments.y, 16) && arguments.y_stride % 8 == 0;
   params.x_by_tensor_copy = activations(weight, arguments).suits_tensor_copies();
   return params;
 }
