@@ -12,20 +12,31 @@ namespace {
 struct TargetRow {
   MatrixShape shape;
   Target few, medium, many, few_dependent;  ///< 1 to 16, 32 and 64 tokens; 1 to 16 with dependent launch
+  std::array<Target, 6> large;              ///< of kLargeTokens
 };
 
-constexpr TargetRow large_matrix(std::uint64_t rows, std::uint64_t cols) {
-  return {{1, rows, cols}, {1.40, 1.46}, {1.38, 1.45}, {1.35, 1.42}, {1.47, 1.52}};
+/// Numbers of tokens from which on the targets apply, up to the next.
+constexpr std::array<std::uint32_t, 6> kLargeTokens = {128, 256, 512, 1024, 2048, 8192};
+
+constexpr std::array<Target, 6> kTallLarge = {
+    {{1.27, 1.33}, {1.06, 1.15}, {0.90, 1.00}, {0.95, 0.98}, {0.93, 0.97}, {0.95, 0.98}}};
+constexpr std::array<Target, 6> kWideLarge = {
+    {{1.07, 1.15}, {1.04, 1.10}, {0.85, 1.00}, {0.93, 0.98}, {0.94, 0.97}, {0.95, 0.98}}};
+constexpr std::array<Target, 6> kSmallLarge = {
+    {{0.90, 1.05}, {0.80, 1.00}, {0.80, 0.97}, {0.90, 0.97}, {0.94, 0.97}, {0.95, 0.98}}};
+
+constexpr TargetRow large_matrix(std::uint64_t rows, std::uint64_t cols, const std::array<Target, 6>& large) {
+  return {{1, rows, cols}, {1.40, 1.46}, {1.38, 1.45}, {1.35, 1.42}, {1.47, 1.52}, large};
 }
 
 constexpr std::array<TargetRow, 7> kTargets = {{
-    large_matrix(28672, 4096),
-    large_matrix(128256, 4096),
-    large_matrix(57344, 8192),
-    large_matrix(8192, 28672),
-    {{1, 4096, 14336}, {1.41, 1.46}, {1.40, 1.44}, {1.20, 1.32}, {1.50, 1.56}},
-    {{1, 6144, 4096}, {1.30, 1.38}, {1.23, 1.30}, {1.05, 1.20}, {1.44, 1.50}},
-    {{1, 4096, 4096}, {1.21, 1.38}, {1.16, 1.25}, {1.00, 1.15}, {1.42, 1.55}},
+    large_matrix(28672, 4096, kTallLarge),
+    large_matrix(128256, 4096, kTallLarge),
+    large_matrix(57344, 8192, kTallLarge),
+    large_matrix(8192, 28672, kWideLarge),
+    {{1, 4096, 14336}, {1.41, 1.46}, {1.40, 1.44}, {1.20, 1.32}, {1.50, 1.56}, kWideLarge},
+    {{1, 6144, 4096}, {1.30, 1.38}, {1.23, 1.30}, {1.05, 1.20}, {1.44, 1.50}, kSmallLarge},
+    {{1, 4096, 4096}, {1.21, 1.38}, {1.16, 1.25}, {1.00, 1.15}, {1.42, 1.55}, kSmallLarge},
 }};
 
 const char* verdict(double ratio, const Target& target) {
@@ -104,6 +115,10 @@ std::optional<Target> target_of(const MatrixShape& shape, std::uint32_t tokens, 
                                 [&](const TargetRow& candidate) { return candidate.shape == shape; });
   if (row == kTargets.end() || tokens == 0) return std::nullopt;
   if (tokens <= 16) return dependent_launch ? row->few_dependent : row->few;
+  if (tokens >= kLargeTokens.front() && !dependent_launch) {
+    const auto beyond = std::upper_bound(kLargeTokens.begin(), kLargeTokens.end(), tokens);
+    return row->large[static_cast<std::size_t>(beyond - kLargeTokens.begin()) - 1];
+  }
   if (dependent_launch || (tokens != 32 && tokens != 64)) return std::nullopt;
   return tokens == 32 ? row->medium : row->many;
 }

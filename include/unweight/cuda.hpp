@@ -85,7 +85,7 @@ class DeviceBlob {
 [[nodiscard]] Result<void> decode(const DeviceBlob& blob, std::uint16_t* values, std::uint64_t row_stride,
                                   cudaStream_t stream);
 
-// ---- matrix multiplication for few tokens ---------------------------------------------------------------------------
+// ---- matrix multiplication ----------------------------------------------------------------------------------------
 //
 // Y[M, N] = X[M, K] * W[N, K]^T + bias[N], where M = tokens, N = rows and K = cols of one matrix of the blob. W is
 // decoded on chip: it is read once, compressed, and never written. X, Y and bias are bfloat16; products are summed in
@@ -95,9 +95,10 @@ class DeviceBlob {
 // and on nothing else: not on how many other tokens there are, on the other members of the configuration, on the
 // device's other work, or on whether the blob is tiled or raw. (With `split` they depend on the device's number of
 // multiprocessors, too.) So a caller who always passes the same three has batch-invariant results: row m of Y has the
-// same bits for every number of tokens.
+// same bits for every number of tokens up to 64; and for every number above 64, where strips = 8 sums like strips = 16
+// does up to there, if not split.
 
-inline constexpr std::uint32_t kMaxMatmulTokens = 64;
+inline constexpr std::uint32_t kMaxMatmulTokens = 65536;
 
 /// How a multiplication runs. All members but `strips`, `split` and `warpgroup` only change its speed.
 struct MatmulConfig {
@@ -114,7 +115,7 @@ struct MatmulConfig {
   /// The blob itself must not be written by a kernel that may still run then.
   bool dependent_launch = false;
   /// Four warps multiply together (wgmma) instead of each alone (mma.sync), while the next tiles are decoded. Runs as
-  /// though there were 32 or 64 tokens; more than 32 need it.
+  /// though there were 32, 64, 128 or a multiple of 256 tokens; more than 32 need it, more than 64 with strips = 8.
   bool warpgroup = false;
 };
 
@@ -125,7 +126,7 @@ struct MatmulArguments {
   std::uint16_t* y = nullptr;           ///< [tokens, N]; nothing else is written, also not the gaps between rows
   std::uint64_t y_stride = 0;           ///< values between rows of y, at least N
   const std::uint16_t* bias = nullptr;  ///< [N], added before rounding; or null
-  std::uint32_t tokens = 0;             ///< 0 to 64
+  std::uint32_t tokens = 0;             ///< 0 to kMaxMatmulTokens
   std::uint64_t matrix = 0;             ///< which matrix of the blob's batch
   void* workspace = nullptr;            ///< matmul_workspace_bytes() for MatmulConfig::split; otherwise not used
 };
@@ -139,7 +140,7 @@ struct MatmulArguments {
 [[nodiscard]] std::size_t matmul_workspace_bytes(const DeviceBlob& weight) noexcept;
 
 /// A configuration that suits the shape, found by rules, not by measuring; never with dependent_launch, which the
-/// caller may set. It may need a workspace. Errors: kInvalidArgument (tokens above 64).
+/// caller may set. It may need a workspace. Errors: kInvalidArgument (tokens above kMaxMatmulTokens).
 [[nodiscard]] Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_t tokens);
 
 /// Multiplies. Asynchronous: enqueues one kernel on `stream`. Allocates nothing, never synchronises, and may be

@@ -77,7 +77,7 @@ unweight_status unweight_device_prefetch_l2(const unweight_device_blob* device_b
 /* ---- matrix multiplication for few tokens: Y[M, N] = X[M, K] * W[N, K]^T + bias[N] ------------------------------- */
 
 /** Most tokens (M) of unweight_matmul(). */
-#define UNWEIGHT_MAX_MATMUL_TOKENS 64
+#define UNWEIGHT_MAX_MATMUL_TOKENS 65536
 
 /** How a multiplication runs. The bits of Y depend on strips, split and warpgroup alone, not on the other members. */
 typedef struct unweight_matmul_config {

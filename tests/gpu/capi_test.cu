@@ -112,7 +112,7 @@ TEST_F(CudaCInterfaceOnDevice, DoesWhatTheCppInterfaceDoes) {
   config.reserved = 1;
   expect_refused(unweight_matmul_can_implement(blob, kTokens, &config), "config->reserved = 1");
   config.reserved = 0;
-  expect_refused(unweight_matmul_choose_config(blob, 65, &config), "tokens=65");
+  expect_refused(unweight_matmul_choose_config(blob, 65537, &config), "tokens=65537");
   expect_refused(unweight_matmul(blob, nullptr, &config, nullptr), "arguments is NULL");
   arguments.struct_size = 0;
   expect_refused(unweight_matmul(blob, &arguments, &config, nullptr), "arguments->struct_size = 0");

@@ -116,7 +116,7 @@ TEST_P(MatmulShapesOnDevice, EveryConfigurationEqualsRaw) {
   const auto values = make_tensor(shape, Filling::kEscapes1p5, 3);
   const UploadedBlob tiled = UploadedBlob::encoded(values, shape), raw(raw_blob(values, shape));
   ASSERT_TRUE(tiled.device && raw.device);
-  for (const std::uint32_t tokens : {1U, 8U, 13U, 32U, 64U}) {
+  for (const std::uint32_t tokens : {1U, 8U, 13U, 32U, 64U, 65U, 130U, 600U}) {
     const Activations x(tokens, shape.cols, shape.cols, 0, tokens);
     std::map<decltype(kind_of({})), std::vector<std::uint16_t>> by_kind;
     for (const MatmulConfig& config : configurations(*raw.device, tokens)) {

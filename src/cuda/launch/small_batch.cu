@@ -29,15 +29,16 @@ Result<void> check_tokens(std::uint32_t tokens) {
 }
 
 constexpr std::uint32_t kStripChoices[] = {1, 2, 4, 8, 16};
-constexpr std::uint32_t kMaxItemRows = 16 * format::kTileRows;
+constexpr std::size_t kMostItemSums = 128 * 256;  ///< 8 strips x 256 tokens, or 16 x 64, which are fewer
 
 /// Every kernel, those of a kind together and narrower ones first. Made once: load_small_batch() asks first.
 const std::vector<sm90::SmallBatchInstance>& all_instances() {
   static const std::vector<sm90::SmallBatchInstance> all = [] {
     std::vector<sm90::SmallBatchInstance> list;
-    for (const auto make : {sm90::small_batch_tiled_1, sm90::small_batch_tiled_2, sm90::small_batch_tiled_4,
-                            sm90::small_batch_tiled_warpgroup, sm90::small_batch_raw_1, sm90::small_batch_raw_2,
-                            sm90::small_batch_raw_4, sm90::small_batch_raw_warpgroup}) {
+    for (const auto make :
+         {sm90::small_batch_tiled_1, sm90::small_batch_tiled_2, sm90::small_batch_tiled_4,
+          sm90::small_batch_tiled_warpgroup, sm90::small_batch_raw_1, sm90::small_batch_raw_2, sm90::small_batch_raw_4,
+          sm90::small_batch_raw_warpgroup, sm90::large_batch_tiled, sm90::large_batch_raw}) {
       for (const sm90::SmallBatchInstance& instance : make()) list.push_back(instance);
     }
     return list;
@@ -49,7 +50,8 @@ const std::vector<sm90::SmallBatchInstance>& all_instances() {
 const sm90::SmallBatchInstance* find_instance(const MatmulConfig& config, bool raw, std::uint32_t tokens) {
   const auto& all = all_instances();
   const auto found = std::find_if(all.begin(), all.end(), [&](const sm90::SmallBatchInstance& i) {
-    return i.strips == config.strips && i.warpgroup == config.warpgroup && i.raw == raw && 8 * i.token_tiles >= tokens;
+    return i.strips == config.strips && i.warpgroup == config.warpgroup && i.raw == raw &&
+           8 * i.token_tiles >= std::min(tokens, kMostItemTokens);
   });
   return found == all.end() ? nullptr : &*found;
 }
@@ -71,9 +73,10 @@ double expected_cost(const sm90::SmallBatchDeal& deal, const MatmulConfig& confi
 }
 
 /// Blocks of a cluster.
-std::uint32_t parts_of(const MatrixShape& shape, const MatmulConfig& config, std::uint32_t multiprocessors) {
+std::uint32_t parts_of(const MatrixShape& shape, const MatmulConfig& config, std::uint32_t multiprocessors,
+                       std::uint32_t tokens) {
   if (shape.rows == 0) return 1;
-  return small_batch_deal(shape, config.strips, config.split, multiprocessors).parts;
+  return small_batch_deal(shape, config.strips, config.split, multiprocessors, tokens).parts;
 }
 
 /// Most stages up to `wanted` that shared memory has room for.
@@ -160,11 +163,12 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
   const MatrixShape& shape = weight.shape();
   if (auto ok = launch::can_decode(shape); !ok) return ok;
   const auto* kernel = launch::find_instance(config, weight.layout() == BlobLayout::kRaw, tokens);
+  if (kernel == nullptr && config.warpgroup && tokens > 64) return refuse("more than 64 tokens need strips=8");
   if (kernel == nullptr && config.warpgroup)
     return refuse("warpgroup needs strips=4, 8 or 16, not " + text(config.strips));
   if (kernel == nullptr && config.strips >= 8) return refuse("strips=" + text(config.strips) + " needs warpgroup");
   if (kernel == nullptr) return refuse("tokens=" + text(tokens) + " must be at most 32 without warpgroup");
-  const std::uint32_t parts = launch::parts_of(shape, config, weight.multiprocessors());
+  const std::uint32_t parts = launch::parts_of(shape, config, weight.multiprocessors(), tokens);
   if (const std::uint32_t bytes = kernel->shared_bytes(config.stages, parts); bytes > launch::kSharedBytes) {
     return refuse("strips=" + text(config.strips) + " and stages=" + text(config.stages) + " need " + text(bytes) +
                   " bytes of shared memory for " + text(tokens) + " tokens, which is more than " +
@@ -176,7 +180,7 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
 }
 
 std::size_t matmul_workspace_bytes(const DeviceBlob& weight) noexcept {
-  constexpr std::size_t kItemBytes = std::size_t{launch::kMaxItemRows} * kMaxMatmulTokens * sizeof(float);
+  constexpr std::size_t kItemBytes = launch::kMostItemSums * sizeof(float);
   return launch::small_batch_flag_bytes(weight.multiprocessors()) + weight.multiprocessors() * kItemBytes;
 }
 
@@ -193,7 +197,7 @@ Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_
         const MatmulConfig config{.strips = strips, .split = split, .warpgroup = warpgroup};
         // For few tokens four warps together have no advantage.
         if ((warpgroup && tokens <= 16) || launch::find_instance(config, raw, tokens) == nullptr) continue;
-        const auto deal = launch::small_batch_deal(weight.shape(), strips, split, blocks);
+        const auto deal = launch::small_batch_deal(weight.shape(), strips, split, blocks, tokens);
         const double cost = launch::expected_cost(deal, config, tokens);
         if (least != 0 && cost >= least) continue;
         least = cost;
@@ -202,7 +206,7 @@ Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_
     }
   }
   best.stages = launch::stages_that_fit(*launch::find_instance(best, raw, tokens),
-                                        launch::parts_of(weight.shape(), best, blocks), 3);
+                                        launch::parts_of(weight.shape(), best, blocks, tokens), tokens > 64 ? 4 : 3);
   return best;
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::kOutOfMemory, "out of memory");

@@ -14,7 +14,10 @@
 namespace unweight::launch {
 
 /// Tokens of an item: all, as far as a block's registers hold sums for them.
-inline std::uint32_t tokens_of_item(std::uint32_t tokens) { return tokens <= 64 ? 64 : tokens <= 128 ? 128 : 256; }
+inline constexpr std::uint32_t kMostItemTokens = 256;
+inline std::uint32_t tokens_of_item(std::uint32_t tokens) {
+  return tokens <= 64 ? 64 : tokens <= 128 ? 128 : kMostItemTokens;
+}
 
 /// For a matrix that is not empty.
 inline sm90::SmallBatchDeal small_batch_deal(const MatrixShape& shape, std::uint32_t strips, bool split,
