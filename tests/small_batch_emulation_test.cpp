@@ -47,7 +47,7 @@ void run_kernel(const launch::PlacedBlob& weight, const MatmulArguments& argumen
                        .box_rows = box_rows,
                        .box_tiles = Traits::kColTiles};
   };
-  const CUtensorMap x_map = tensor_map(launch::activations(weight, arguments), Traits::kTokens);
+  const CUtensorMap x_map = tensor_map(launch::activations(weight, arguments), Traits::kTokens / Traits::kSharers);
   CUtensorMap w_map = tensor_map(launch::raw_matrix(weight, arguments.matrix), Traits::kItemRows);
   if constexpr (!Config::kRaw) {
     w_map.tiles = launch::matrix_tiles(weight, arguments.matrix);
@@ -56,20 +56,25 @@ void run_kernel(const launch::PlacedBlob& weight, const MatmulArguments& argumen
     w_map.box_strips = Config::kStrips;
   }
   const std::uint32_t shared_bytes = sm90::SmallBatchMap<Config>(config.stages, params.deal.parts).size;
-  emulation::launch({params.deal.blocks, Traits::kThreads, params.deal.parts}, shared_bytes, seed,
+  const std::uint32_t cluster = Traits::kSharers * params.deal.parts;
+  emulation::launch({params.deal.blocks * Traits::kSharers, Traits::kThreads, cluster}, shared_bytes, seed,
                     [&] { sm90::small_batch_kernel<Config>(params, x_map, w_map); });
 }
 
 template <std::uint32_t Strips, bool Raw>
 void run_strips(const launch::PlacedBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,
                 std::uint32_t multiprocessors, std::uint64_t seed) {
-  const auto run = [&]<std::uint32_t TokenTiles, bool Warpgroup>() {
-    run_kernel<sm90::SmallBatchConfig<Strips, TokenTiles, Raw, Warpgroup>>(weight, arguments, config, multiprocessors,
-                                                                           seed);
+  const auto run = [&]<std::uint32_t TokenTiles, bool Warpgroup, bool ShareX = false>() {
+    run_kernel<sm90::SmallBatchConfig<Strips, TokenTiles, Raw, Warpgroup, ShareX>>(weight, arguments, config,
+                                                                                   multiprocessors, seed);
   };
   if constexpr (Strips % 4 == 0) {
     if (config.warpgroup) {
       if constexpr (Strips == 8) {
+        if (config.share_x) {
+          return arguments.tokens > 128 ? run.template operator()<32, true, true>()
+                                        : run.template operator()<16, true, true>();
+        }
         if (arguments.tokens > 128) return run.template operator()<32, true>();
         if (arguments.tokens > 64) return run.template operator()<16, true>();
       }
@@ -237,6 +242,9 @@ TEST(SmallBatchEmulation, ManyTokens) {
         const auto y = multiply(raw, x, c);
         EXPECT_TRUE(near_float64(y, x.data(), x.stride, values, shape, tokens)) << describe_case(shape, c);
         c.seed = 2;
+        EXPECT_EQ(multiply(tiled, x, c), y) << describe_case(shape, c);
+        if (split) continue;
+        c.config.share_x = true;
         EXPECT_EQ(multiply(tiled, x, c), y) << describe_case(shape, c);
       }
     }

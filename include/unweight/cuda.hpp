@@ -117,6 +117,8 @@ struct MatmulConfig {
   /// Four warps multiply together (wgmma) instead of each alone (mma.sync), while the next tiles are decoded. Runs as
   /// though there were 32, 64, 128 or a multiple of 256 tokens; more than 32 need it, more than 64 with strips = 8.
   bool warpgroup = false;
+  /// Pairs of thread blocks, a cluster, read X together, for more than 64 tokens.
+  bool share_x = false;
 };
 
 /// Operands of matmul(). All addresses are device memory of the blob's device, values aligned to 2 bytes.

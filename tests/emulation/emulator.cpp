@@ -236,6 +236,16 @@ class Cluster {
     });
   }
 
+  /// As a thread of block `rank`.
+  template <class Work>
+  void as_block(std::uint32_t rank, Work work) {
+    require_cluster();
+    const std::uint32_t me = running_;
+    running_ = rank * block_threads_;
+    work();
+    running_ = me;
+  }
+
   void arrive_after_copies(std::uint32_t address) {
     Thread& me = threads_[running_];
     if (me.open_copies == 0) {
@@ -370,6 +380,13 @@ void barrier_expect(std::uint32_t address, std::uint32_t bytes) { Cluster::curre
 void barrier_wait(std::uint32_t address, std::uint32_t parity) { Cluster::current().wait_for_phase(address, parity); }
 void copy_later(std::uint32_t to, std::uint32_t bytes, std::uint32_t barrier, std::function<void()> work) {
   Cluster::current().bulk_copy_later(to, bytes, barrier, std::move(work));
+}
+void barrier_arrive_at(std::uint32_t rank, std::uint32_t address) {
+  Cluster::current().as_block(rank, [&] { Cluster::current().arrive(address); });
+}
+void copy_later_to(std::uint32_t rank, std::uint32_t to, std::uint32_t bytes, std::uint32_t barrier,
+                   std::function<void()> work) {
+  Cluster::current().as_block(rank, [&] { Cluster::current().bulk_copy_later(to, bytes, barrier, std::move(work)); });
 }
 void thread_copy_later(std::uint32_t to, std::uint32_t bytes, std::function<void()> work) {
   Cluster::current().thread_copy_later(to, bytes, std::move(work));

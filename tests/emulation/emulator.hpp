@@ -67,6 +67,12 @@ void barrier_arrive(std::uint32_t address);
 void barrier_expect(std::uint32_t address, std::uint32_t bytes);
 void barrier_wait(std::uint32_t address, std::uint32_t parity);
 
+/// As barrier_arrive(), in the cluster's block `rank`.
+void barrier_arrive_at(std::uint32_t rank, std::uint32_t address);
+/// As copy_later(), into the cluster's block `rank` and towards its barrier.
+void copy_later_to(std::uint32_t rank, std::uint32_t to, std::uint32_t bytes, std::uint32_t barrier,
+                   std::function<void()> work);
+
 /// `work` fills shared memory from `to` on some time later; then `bytes` count towards the barrier's phase.
 void copy_later(std::uint32_t to, std::uint32_t bytes, std::uint32_t barrier, std::function<void()> work);
 /// Likewise, without a barrier: arrive_after_copies() tells when.

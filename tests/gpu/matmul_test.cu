@@ -23,8 +23,10 @@ std::vector<MatmulConfig> configurations(const DeviceBlob& weight, std::uint32_t
       for (const bool split : {false, true}) {
         for (const bool dependent : {false, true}) {
           for (const bool warpgroup : {false, true}) {
-            const MatmulConfig config{strips, stages, split, dependent, warpgroup};
-            if (can_implement(weight, tokens, config)) all.push_back(config);
+            for (const bool share_x : {false, true}) {
+              const MatmulConfig config{strips, stages, split, dependent, warpgroup, share_x};
+              if (can_implement(weight, tokens, config)) all.push_back(config);
+            }
           }
         }
       }

@@ -9,6 +9,7 @@
 #include <cuda/device/bit_ops.cuh>
 #include <cuda/device/small_batch_ring.cuh>
 #include <cuda/ptx/barrier.cuh>
+#include <cuda/ptx/cluster.cuh>
 #include <cuda/ptx/copy.cuh>
 #include <cuda/ptx/wgmma.cuh>
 #include <format/layout.hpp>
@@ -58,7 +59,7 @@ struct SmallBatchBlock {
     if constexpr (Traits::kXApart) {
       if (lane < Traits::kXSlots) {
         ptx::barrier_init(x_full(lane), params.x_by_tensor_copy ? 1 : Traits::kWarpArrivals);
-        ptx::barrier_init(x_empty(lane), Traits::kEmptyArrivals);
+        ptx::barrier_init(x_empty(lane), Traits::kXEmptyArrivals);
       }
     }
     ptx::fence_barrier_init();
@@ -73,10 +74,22 @@ struct SmallBatchBlock {
     if (lane < Traits::kWarpArrivals && wanted) ptx::barrier_arrive(barrier);
   }
 
-  /// An item's rows of W, counted in items, and its first token.
+  /// Among the blocks that share X; and their number among such groups, which the work is dealt out to.
+  [[nodiscard]] __device__ std::uint32_t rank() const { return blockIdx.x % Traits::kSharers; }
+  [[nodiscard]] __device__ std::uint32_t group() const { return blockIdx.x / Traits::kSharers; }
+
+  /// By a warp: it has read a slot of X.
+  __device__ void release_x(std::uint32_t slot, bool wanted = true) const {
+    arrive(x_empty(slot), wanted);
+    if constexpr (Config::kShareX) {
+      if (lane < Traits::kWarpArrivals && wanted) ptx::barrier_arrive_at(x_empty(slot), rank() ^ 1U);
+    }
+  }
+
+  /// An item's rows of W, counted in blocks' items, and its first token.
   [[nodiscard]] __device__ std::uint32_t rows_of(std::uint32_t item) const {
     if constexpr (!kTokenBlocks) return item;
-    return item / params.token_blocks;
+    return item / params.token_blocks * Traits::kSharers + rank();
   }
   [[nodiscard]] __device__ std::uint32_t first_token_of(std::uint32_t item) const {
     if constexpr (!kTokenBlocks) return 0;
@@ -84,7 +97,13 @@ struct SmallBatchBlock {
   }
 
   __device__ void copy_x(std::uint32_t token, std::uint32_t step, std::uint32_t slot, std::uint32_t barrier) const {
-    ptx::tensor_copy(base + map.x + slot * Traits::kXBytes, &x_map, token, step * Traits::kColTiles, barrier);
+    const std::uint32_t to = base + map.x + slot * Traits::kXBytes;
+    if constexpr (Config::kShareX) {
+      constexpr std::uint32_t kHalf = Traits::kTokens / 2;
+      ptx::tensor_copy_to_pair(to + rank() * (Traits::kXBytes / 2), &x_map, token + rank() * kHalf, step, barrier);
+    } else {
+      ptx::tensor_copy(to, &x_map, token, step * Traits::kColTiles, barrier);
+    }
   }
 
   /// X by ordinary loads, where a tensor copy cannot address it. By the whole warp, which arrives at the barrier.

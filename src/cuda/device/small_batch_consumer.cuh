@@ -195,7 +195,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
           ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
           ptx::wgmma_wait(sums);  // also where none has begun: under a condition ptxas would make all of them wait
           hold(in_product);
-          this->arrive(this->x_empty(x_place.previous(Traits::kXSlots)), step != now.begin);
+          this->release_x(x_place.previous(Traits::kXSlots), step != now.begin);
           in_product = join(tile);
           begin_product(in_product, x_place.slot, sums);
           x_place.advance(1, Traits::kXSlots);
@@ -205,7 +205,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
           this->arrive(this->empty(slot));
           ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
           multiply(join(tile), x_place.slot, sums);
-          this->arrive(this->x_empty(x_place.slot));
+          this->release_x(x_place.slot);
           x_place.advance(1, Traits::kXSlots);
         } else {
           multiply(join(tile), slot, sums);
@@ -215,7 +215,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
       if constexpr (Config::kWarpgroup) {
         ptx::wgmma_wait(sums);
         hold(in_product);
-        this->arrive(this->x_empty(x_place.previous(Traits::kXSlots)));
+        this->release_x(x_place.previous(Traits::kXSlots));
       }
       SmallBatchSums<Config>{*this}.store(now, places.own, sums);
       now = schedule.segment(n);

@@ -150,7 +150,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
     this->init_full(0, kFirstStages);
     if (lane == 0) {
       if (x_copied()) ptx::prefetch_tensor_map(&this->x_map);
-      const SmallBatchSegment first = SmallBatchSchedule::first_segment(params.deal, blockIdx.x);
+      const SmallBatchSegment first = SmallBatchSchedule::first_segment(params.deal, this->group());
       for (std::uint32_t slot = 0; slot < stages_requested_first(first); ++slot) {
         request({true, false, this->rows_of(first.item), first.begin + slot, 0, 0}, slot, !params.dependent);
       }
@@ -165,9 +165,9 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   }
 
   __device__ void begin() {
-    segment = SmallBatchSchedule::first_segment(params.deal, blockIdx.x);
+    segment = SmallBatchSchedule::first_segment(params.deal, this->group());
     step = segment.begin;
-    const SmallBatchSchedule whole(params.deal, blockIdx.x);  // the shared one is not written yet
+    const SmallBatchSchedule whole(params.deal, this->group());  // the shared one is not written yet
     advance(whole, number);
     UNWEIGHT_UNROLL
     for (Work& work : ahead) look_ahead(whole, work);

@@ -18,12 +18,14 @@ inline constexpr std::uint32_t kSmallBatchConsumers = 16;  ///< warps that decod
 inline constexpr std::uint32_t kLargeBatchConsumers = 8;   ///< likewise, for more than 64 tokens
 
 /// Compile-time part of a configuration.
-template <std::uint32_t Strips, std::uint32_t TokenTiles, bool Raw, bool Warpgroup = false>
+template <std::uint32_t Strips, std::uint32_t TokenTiles, bool Raw, bool Warpgroup = false, bool ShareX = false>
 struct SmallBatchConfig {
   static constexpr std::uint32_t kStrips = Strips;          ///< strips of 16 rows in an item: 1, 2, 4, 8 or 16
   static constexpr std::uint32_t kTokenTiles = TokenTiles;  ///< tiles of 8 tokens in an item: 1, 2, 4, 8, 16 or 32
   static constexpr bool kRaw = Raw;                         ///< W is not compressed
   static constexpr bool kWarpgroup = Warpgroup;             ///< four warps multiply together
+  /// Clusters of two blocks, neighbours along W's rows, get X together: each copies half of it to both.
+  static constexpr bool kShareX = ShareX;
   /// Sums of more than 64 tokens leave registers for half as many warps.
   static constexpr std::uint32_t kConsumers = TokenTiles <= 8 ? kSmallBatchConsumers : kLargeBatchConsumers;
 };
@@ -92,6 +94,8 @@ struct SmallBatchTraits {
   /// Arrivals that make it full, all a producer's: a thread's, for tiles; those of exceptions' copies, and the warp's.
   static constexpr std::uint32_t kFullArrivals = Config::kRaw ? 1 : 1 + device::kLanes + kWarpArrivals;
   static constexpr std::uint32_t kEmptyArrivals = kConsumers * kWarpArrivals;
+  static constexpr std::uint32_t kSharers = Config::kShareX ? 2 : 1;  ///< blocks that get X together
+  static constexpr std::uint32_t kXEmptyArrivals = kSharers * kEmptyArrivals;
   static constexpr std::uint32_t kTileStride = Config::kRaw ? kRawTileBytes : format::kTileBytes;
   static constexpr std::uint32_t kWeightBytes = kConsumers * kTileStride;
   /// Room for the exceptions of a strip's tiles: 64 units a tile, five times what trained weights have. Longer lists
@@ -115,6 +119,7 @@ struct SmallBatchTraits {
                 "a warp's lanes hold the starts of kColTiles + 1 tiles of every strip");
   static_assert(!Config::kWarpgroup || (Config::kStrips % 4 == 0 && kXApart),
                 "the warps of a warpgroup hold 16 rows each; instructions for 32 and 64 tokens are wrapped");
+  static_assert(!Config::kShareX || (kColTiles == 1 && kXApart), "halves of X are tokens; items are not split");
   static_assert(kStripPortionSums * sizeof(float) <= kWarpBytes);
   static_assert(kXTileBytes % 1024 == 0 && kWeightBytes % 1024 == 0, "tensor copies swizzle 1 KiB at a time");
 };

@@ -55,7 +55,9 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
     ptx::keep(thread);  // from here on, so that no address that depends on it is kept in registers during the items
     auto* own = reinterpret_cast<float4*>(shared + own_place);
     const bool whole = segment.begin == 0 && segment.end == params.deal.steps;
-    if (params.deal.by_clusters()) {
+    if constexpr (Config::kShareX) {
+      store_alone(segment, own_place, thread / device::kLanes, sums);
+    } else if (params.deal.by_clusters()) {
       store_by_cluster(segment, own, thread, sums);
     } else if (Traits::kColTiles == 1 && whole) {
       store_alone(segment, own_place, thread / device::kLanes, sums);

@@ -13,6 +13,7 @@ SmallBatchInstance small_batch_instance() {
           Config::kTokenTiles,
           Config::kRaw,
           Config::kWarpgroup,
+          Config::kShareX,
           SmallBatchTraits<Config>::kThreads,
           small_batch_kernel<Config>,
           [](std::uint32_t stages, std::uint32_t parts) { return SmallBatchMap<Config>(stages, parts).size; }};
@@ -28,7 +29,9 @@ SmallBatchInstances small_batch_instances() {
 template <bool Raw>
 SmallBatchInstances large_batch_instances() {
   return {small_batch_instance<SmallBatchConfig<8, 16, Raw, true>>(),
-          small_batch_instance<SmallBatchConfig<8, 32, Raw, true>>()};
+          small_batch_instance<SmallBatchConfig<8, 32, Raw, true>>(),
+          small_batch_instance<SmallBatchConfig<8, 16, Raw, true, true>>(),
+          small_batch_instance<SmallBatchConfig<8, 32, Raw, true, true>>()};
 }
 
 template <bool Raw>

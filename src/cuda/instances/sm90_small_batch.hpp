@@ -14,7 +14,7 @@ struct SmallBatchInstance {
   using Kernel = void (*)(SmallBatchParams, CUtensorMap x_map, CUtensorMap w_map);
 
   std::uint32_t strips, col_tiles, token_tiles;
-  bool raw, warpgroup;
+  bool raw, warpgroup, share_x;
   std::uint32_t threads;
   Kernel kernel;
   std::uint32_t (*shared_bytes)(std::uint32_t stages, std::uint32_t parts);

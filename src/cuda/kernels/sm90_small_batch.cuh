@@ -84,20 +84,28 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
     producer.request_first();
   }
   __syncthreads();
+  if constexpr (Config::kShareX) {  // both blocks' barriers are set up
+    ptx::cluster_arrive();
+    ptx::cluster_wait();
+  }
   if (warp < Traits::kConsumers) {
     if constexpr (Config::kWarpgroup) ptx::take_registers<Traits::kConsumerRegisters>();
     consumer.run();
-    return;
+  } else {
+    if constexpr (Config::kWarpgroup) ptx::give_registers<Traits::kProducerRegisters>();
+    if (produces) {
+      producer.run();
+    } else if (warp == Traits::kMessenger) {
+      SmallBatchMessenger<Config>{block}.run();
+    } else if constexpr (Traits::kXApart) {
+      SmallBatchXProducer<Config>{block}.run();
+    }
+    if (params.deal.by_clusters()) ptx::cluster_wait();
   }
-  if constexpr (Config::kWarpgroup) ptx::give_registers<Traits::kProducerRegisters>();
-  if (produces) {
-    producer.run();
-  } else if (warp == Traits::kMessenger) {
-    SmallBatchMessenger<Config>{block}.run();
-  } else if constexpr (Traits::kXApart) {
-    SmallBatchXProducer<Config>{block}.run();
+  if constexpr (Config::kShareX) {  // the other block may still copy here and arrive here
+    ptx::cluster_arrive();
+    ptx::cluster_wait();
   }
-  if (params.deal.by_clusters()) ptx::cluster_wait();
 }
 
 }  // namespace unweight::sm90

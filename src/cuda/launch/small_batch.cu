@@ -50,8 +50,8 @@ const std::vector<sm90::SmallBatchInstance>& all_instances() {
 const sm90::SmallBatchInstance* find_instance(const MatmulConfig& config, bool raw, std::uint32_t tokens) {
   const auto& all = all_instances();
   const auto found = std::find_if(all.begin(), all.end(), [&](const sm90::SmallBatchInstance& i) {
-    return i.strips == config.strips && i.warpgroup == config.warpgroup && i.raw == raw &&
-           8 * i.token_tiles >= std::min(tokens, kMostItemTokens);
+    return i.strips == config.strips && i.warpgroup == config.warpgroup && i.share_x == config.share_x &&
+           i.raw == raw && 8 * i.token_tiles >= std::min(tokens, kMostItemTokens);
   });
   return found == all.end() ? nullptr : &*found;
 }
@@ -76,7 +76,7 @@ double expected_cost(const sm90::SmallBatchDeal& deal, const MatmulConfig& confi
 std::uint32_t parts_of(const MatrixShape& shape, const MatmulConfig& config, std::uint32_t multiprocessors,
                        std::uint32_t tokens) {
   if (shape.rows == 0) return 1;
-  return small_batch_deal(shape, config.strips, config.split, multiprocessors, tokens).parts;
+  return small_batch_deal(shape, config, multiprocessors, tokens).parts;
 }
 
 /// Most stages up to `wanted` that shared memory has room for.
@@ -112,7 +112,8 @@ Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& argume
   const sm90::SmallBatchParams params = small_batch_params(blob, arguments, config, weight.multiprocessors());
   CUtensorMap x_map{}, w_map{};
   if (params.x_by_tensor_copy) {
-    auto map = make_tensor_map(activations(blob, arguments), 8 * kernel.token_tiles, kernel.col_tiles);
+    auto map = make_tensor_map(activations(blob, arguments), 8 * kernel.token_tiles / (kernel.share_x ? 2 : 1),
+                               kernel.col_tiles);
     if (!map) return tl::unexpected(map.error());
     x_map = *map;
   }
@@ -126,7 +127,8 @@ Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& argume
   }
 
   cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(params.deal.blocks);
+  const std::uint32_t cluster_blocks = kernel.share_x ? 2 : params.deal.parts;
+  launch.gridDim = dim3(params.deal.blocks * (kernel.share_x ? 2 : 1));
   launch.blockDim = dim3(kernel.threads);
   launch.dynamicSmemBytes = kernel.shared_bytes(config.stages, params.deal.parts);
   launch.stream = stream;
@@ -137,10 +139,10 @@ Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& argume
     dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     dependent.val.programmaticStreamSerializationAllowed = 1;
   }
-  if (params.deal.by_clusters()) {
+  if (cluster_blocks > 1) {
     cudaLaunchAttribute& cluster = attributes[launch.numAttrs++];
     cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = params.deal.parts;
+    cluster.val.clusterDim.x = cluster_blocks;
     cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
   }
   const cudaError_t error = cudaLaunchKernelEx(&launch, kernel.kernel, params, x_map, w_map);
@@ -159,6 +161,9 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
   }
   if (config.stages < launch::kMinStages || config.stages > launch::kMaxStages) {
     return refuse("stages=" + text(config.stages) + " must be 2 to 8");
+  }
+  if (config.share_x && (tokens <= 64 || config.split)) {
+    return refuse("share_x is for more than 64 tokens without split");
   }
   const MatrixShape& shape = weight.shape();
   if (auto ok = launch::can_decode(shape); !ok) return ok;
@@ -197,7 +202,7 @@ Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_
         const MatmulConfig config{.strips = strips, .split = split, .warpgroup = warpgroup};
         // For few tokens four warps together have no advantage.
         if ((warpgroup && tokens <= 16) || launch::find_instance(config, raw, tokens) == nullptr) continue;
-        const auto deal = launch::small_batch_deal(weight.shape(), strips, split, blocks, tokens);
+        const auto deal = launch::small_batch_deal(weight.shape(), config, blocks, tokens);
         const double cost = launch::expected_cost(deal, config, tokens);
         if (least != 0 && cost >= least) continue;
         least = cost;

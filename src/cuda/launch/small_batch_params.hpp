@@ -19,16 +19,17 @@ inline std::uint32_t tokens_of_item(std::uint32_t tokens) {
   return tokens <= 64 ? 64 : tokens <= 128 ? 128 : kMostItemTokens;
 }
 
-/// For a matrix that is not empty.
-inline sm90::SmallBatchDeal small_batch_deal(const MatrixShape& shape, std::uint32_t strips, bool split,
-                                             std::uint32_t multiprocessors, std::uint32_t tokens = 1) {
+/// For a matrix that is not empty; of blocks or, where two share X, of pairs.
+inline sm90::SmallBatchDeal small_batch_deal(const MatrixShape& shape, const MatmulConfig& config,
+                                             std::uint32_t multiprocessors, std::uint32_t tokens) {
   const std::uint32_t consumers = tokens <= 64 ? sm90::kSmallBatchConsumers : sm90::kLargeBatchConsumers;
-  const std::uint32_t columns = consumers / strips;  // tiles along K in a stage
+  const std::uint32_t columns = consumers / config.strips;  // tiles along K in a stage
+  const std::uint32_t sharers = config.share_x ? 2 : 1;
+  const std::uint64_t rows = std::uint64_t{format::kTileRows} * config.strips * sharers;
   const std::uint64_t token_blocks = format::ceil_div(tokens, tokens_of_item(tokens));
-  return {static_cast<std::uint32_t>(token_blocks *
-                                     format::ceil_div(shape.rows, std::uint64_t{format::kTileRows} * strips)),
+  return {static_cast<std::uint32_t>(token_blocks * format::ceil_div(shape.rows, rows)),
           static_cast<std::uint32_t>(format::ceil_div(shape.cols, std::uint64_t{format::kTileCols} * columns)),
-          multiprocessors, split};
+          multiprocessors / sharers, config.split};
 }
 
 /// At the beginning of a workspace, a flag a block; after them partial sums.
@@ -86,7 +87,7 @@ inline sm90::SmallBatchParams small_batch_params(const PlacedBlob& weight, const
   params.tiles_per_strip = static_cast<std::uint32_t>(g.tiles_per_strip);
   params.token_blocks =
       static_cast<std::uint32_t>(format::ceil_div(arguments.tokens, tokens_of_item(arguments.tokens)));
-  params.deal = small_batch_deal(shape, config.strips, config.split, multiprocessors, arguments.tokens);
+  params.deal = small_batch_deal(shape, config, multiprocessors, arguments.tokens);
   if (params.deal.splits()) {
     auto* workspace = static_cast<std::byte*>(arguments.workspace);
     params.partial_flags = reinterpret_cast<std::uint32_t*>(workspace);

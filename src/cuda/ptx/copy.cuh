@@ -37,6 +37,17 @@ __device__ __forceinline__ void tensor_copy(std::uint32_t to, const CUtensorMap*
       : "memory");
 }
 
+/// Likewise, to the same place in both blocks of a cluster of two; counts towards the phase of the barrier of that
+/// address in each.
+__device__ __forceinline__ void tensor_copy_to_pair(std::uint32_t to, const CUtensorMap* map, std::uint32_t row,
+                                                    std::uint32_t tile, std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
+      "l"(map), "r"(0), "r"(row), "r"(tile), "r"(barrier), "h"(static_cast<std::uint16_t>(3))
+      : "memory");
+}
+
 /// Copies a box of a matrix's tiles (launch/tensor_map.hpp): of strips `strip` and on, tiles `column` and on. What lies
 /// outside the matrix comes as zeros, and counts like all else.
 __device__ __forceinline__ void tile_copy(std::uint32_t to, const CUtensorMap* map, std::uint32_t column,

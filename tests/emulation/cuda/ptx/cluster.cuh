@@ -14,6 +14,10 @@ inline void cluster_arrive_relaxed() { emulation::cluster_arrive(); }
 inline void cluster_arrive() { emulation::cluster_arrive(); }
 inline void cluster_wait() { emulation::cluster_wait(); }
 
+inline void barrier_arrive_at(std::uint32_t barrier, std::uint32_t rank) {
+  emulation::barrier_arrive_at(rank, barrier);
+}
+
 inline constexpr std::uint32_t kClusterRankBit = 24;
 inline std::uint32_t cluster_address(std::uint32_t address, std::uint32_t rank) {
   return address | rank << kClusterRankBit;

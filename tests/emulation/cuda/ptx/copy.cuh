@@ -18,13 +18,9 @@ inline void require_aligned(const void* address, std::size_t bytes) {
   }
 }
 
-inline void tensor_copy(std::uint32_t to, const CUtensorMap* map, std::uint32_t row, std::uint32_t tile,
-                        std::uint32_t barrier) {
-  require_aligned(map->values, map->stride * sizeof *map->values);
-  if (map->cols % 64 != 0) throw std::runtime_error("emulation: a tensor copy of a matrix of half tiles");
-  const std::uint32_t bytes = map->box_tiles * map->box_rows * 128;
-  (void)emulation::shared_range(to, bytes, 1024);  // the swizzle's pattern repeats every 1 KiB
-  emulation::copy_later(to, bytes, barrier, [=, box = *map] {
+/// What a tensor copy does when it is done.
+inline auto tensor_copy_work(std::uint32_t to, const CUtensorMap* map, std::uint32_t row, std::uint32_t tile) {
+  return [=, box = *map] {
     for (std::uint32_t i = 0; i < box.box_tiles * box.box_rows * 64; ++i) {
       const std::uint32_t col = i % 64, line = i / 64;
       const std::uint64_t r = row + line % box.box_rows;
@@ -33,7 +29,28 @@ inline void tensor_copy(std::uint32_t to, const CUtensorMap* map, std::uint32_t 
       const std::uint32_t at = to + line * 128 + ((col / 8 ^ line % 8) * 16) + col % 8 * 2;
       std::memcpy(emulation::shared_memory() + at, &value, sizeof value);
     }
-  });
+  };
+}
+
+/// The bytes of a box, after checks.
+inline std::uint32_t tensor_copy_bytes(std::uint32_t to, const CUtensorMap* map) {
+  require_aligned(map->values, map->stride * sizeof *map->values);
+  if (map->cols % 64 != 0) throw std::runtime_error("emulation: a tensor copy of a matrix of half tiles");
+  const std::uint32_t bytes = map->box_tiles * map->box_rows * 128;
+  (void)emulation::shared_range(to, bytes, 1024);  // the swizzle's pattern repeats every 1 KiB
+  return bytes;
+}
+
+inline void tensor_copy(std::uint32_t to, const CUtensorMap* map, std::uint32_t row, std::uint32_t tile,
+                        std::uint32_t barrier) {
+  emulation::copy_later(to, tensor_copy_bytes(to, map), barrier, tensor_copy_work(to, map, row, tile));
+}
+
+inline void tensor_copy_to_pair(std::uint32_t to, const CUtensorMap* map, std::uint32_t row, std::uint32_t tile,
+                                std::uint32_t barrier) {
+  for (std::uint32_t rank = 0; rank < 2; ++rank) {
+    emulation::copy_later_to(rank, to, tensor_copy_bytes(to, map), barrier, tensor_copy_work(to, map, row, tile));
+  }
 }
 
 inline void tile_copy(std::uint32_t to, const CUtensorMap* map, std::uint32_t column, std::uint32_t strip,
