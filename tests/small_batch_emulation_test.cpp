@@ -251,6 +251,19 @@ TEST(SmallBatchEmulation, ManyTokens) {
   }
 }
 
+/// More blocks of tokens than pass W together, and the rest of them.
+TEST(SmallBatchEmulation, BandsOfTokens) {
+  const MatrixShape shape{1, 150, 64};
+  const std::uint32_t tokens = 9 * 256 + 3;
+  const auto values = make_tensor(shape, Filling::kTrained, 9);
+  const HostBlob tiled = HostBlob::encoded(values, shape);
+  const HostActivations x(tokens, shape.cols, shape.cols, 0, tokens);
+  for (const bool share_x : {false, true}) {
+    const Case c{.tokens = tokens, .config = {.strips = 8, .stages = 3, .warpgroup = true, .share_x = share_x}};
+    EXPECT_TRUE(near_float64(multiply(tiled, x, c), x.data(), x.stride, values, shape, tokens)) << share_x;
+  }
+}
+
 /// Row m of Y has the same bits for every number of tokens, stages and blocks, and whatever the timing.
 TEST(SmallBatchEmulation, BatchInvariantAndDeterministic) {
   const MatrixShape shape{1, 48, 328};

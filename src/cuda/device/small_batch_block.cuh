@@ -24,6 +24,7 @@ template <class Config>
 struct SmallBatchBlock {
   using Traits = SmallBatchTraits<Config>;
   static constexpr bool kTokenBlocks = Config::kTokenTiles > 8;  ///< X may have more tokens than an item
+  static constexpr std::uint32_t kTokenBlocksAtOnce = 8;
 
   const SmallBatchParams& params;
   const CUtensorMap& x_map;
@@ -86,14 +87,17 @@ struct SmallBatchBlock {
     }
   }
 
-  /// An item's rows of W, counted in blocks' items, and its first token.
-  [[nodiscard]] __device__ std::uint32_t rows_of(std::uint32_t item) const {
-    if constexpr (!kTokenBlocks) return item;
-    return item / params.token_blocks * Traits::kSharers + rank();
-  }
-  [[nodiscard]] __device__ std::uint32_t first_token_of(std::uint32_t item) const {
-    if constexpr (!kTokenBlocks) return 0;
-    return item % params.token_blocks * Traits::kTokens;
+  /// What an item is: rows of W, counted in blocks' items, and its first token. Neighbouring items have the same rows
+  /// and up to kTokenBlocksAtOnce blocks of tokens, of which X stays in the L2 cache while all of W passes.
+  struct Item {
+    std::uint32_t rows, token;
+  };
+  [[nodiscard]] __device__ Item locate(std::uint32_t item) const {
+    if constexpr (!kTokenBlocks) return {item, 0};
+    const std::uint32_t band = item / (params.row_items * kTokenBlocksAtOnce);  // of tokens
+    const std::uint32_t first = band * kTokenBlocksAtOnce, in_band = item - first * params.row_items;
+    const std::uint32_t width = min(kTokenBlocksAtOnce, params.token_blocks - first), rows = in_band / width;
+    return {rows * Traits::kSharers + rank(), (first + in_band - rows * width) * Traits::kTokens};
   }
 
   __device__ void copy_x(std::uint32_t token, std::uint32_t step, std::uint32_t slot, std::uint32_t barrier) const {

@@ -177,7 +177,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     SmallBatchSegment now = schedule.segment(0);
     for (std::uint32_t n = 1; now.exists(); ++n) {
       // In steps before `end` the warp has a tile; the last strips of W and the last columns may be missing.
-      const std::uint32_t rows = this->rows_of(now.item);
+      const std::uint32_t rows = this->locate(now.item).rows;
       const std::uint32_t strip = rows * Config::kStrips + places.strip;
       const std::uint32_t end =
           strip < params.strips ? (params.tiles_per_strip - places.column + Traits::kColTiles - 1) / Traits::kColTiles

@@ -66,7 +66,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
     work.exists = segment.exists();
     if (!work.exists) return;
     work.begins_segment = step == segment.begin;
-    work.item = this->rows_of(segment.item);
+    work.item = this->locate(segment.item).rows;
     work.step = step;
     if constexpr (!Config::kRaw) {
       const std::uint32_t strip = work.item * Config::kStrips + strip_in_item();
@@ -152,7 +152,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
       if (x_copied()) ptx::prefetch_tensor_map(&this->x_map);
       const SmallBatchSegment first = SmallBatchSchedule::first_segment(params.deal, this->group());
       for (std::uint32_t slot = 0; slot < stages_requested_first(first); ++slot) {
-        request({true, false, this->rows_of(first.item), first.begin + slot, 0, 0}, slot, !params.dependent);
+        request({true, false, this->locate(first.item).rows, first.begin + slot, 0, 0}, slot, !params.dependent);
       }
     }
     __syncwarp();
@@ -225,7 +225,7 @@ struct SmallBatchXProducer : SmallBatchBlock<Config> {
     RingPlace place{0, 1};
     std::uint32_t count = 0, n = 0;
     for (SmallBatchSegment now = this->schedule.segment(0); now.exists(); now = this->schedule.segment(++n)) {
-      const std::uint32_t token = this->first_token_of(now.item);
+      const std::uint32_t token = this->locate(now.item).token;
       for (std::uint32_t step = now.begin; step < now.end; ++step, ++count) {
         const std::uint32_t barrier = this->x_full(place.slot);
         if (count >= Traits::kXSlots) ptx::barrier_wait(this->x_empty(place.slot), place.parity);

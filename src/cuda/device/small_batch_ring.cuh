@@ -46,7 +46,8 @@ struct SmallBatchParams {
   std::uint64_t x_stride;        ///< in values
   std::uint64_t y_stride;
   std::uint32_t tokens;
-  std::uint32_t token_blocks;  ///< items have kTokens tokens each; neighbouring items have the same rows of W
+  std::uint32_t token_blocks;  ///< of kTokens tokens
+  std::uint32_t row_items;     ///< items of a token block
   std::uint32_t rows;
   std::uint32_t cols;
   std::uint32_t first_tile;  ///< number of the matrix's first tile in the tables

@@ -97,7 +97,8 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
     if constexpr (Traits::kColTiles == 1) {
       constexpr std::uint32_t kTiles = 4;  // of tokens at a time: a lane each
       static_assert(Config::kTokenTiles % kTiles == 0 && 2 * format::kTileRows * device::kLanes <= Traits::kWarpBytes);
-      const std::uint32_t first_row = this->rows_of(segment.item) * Traits::kItemRows + strip * format::kTileRows;
+      const auto item = this->locate(segment.item);
+      const std::uint32_t first_row = item.rows * Traits::kItemRows + strip * format::kTileRows;
       const std::uint32_t rows = first_row < params.rows ? min(format::kTileRows, params.rows - first_row) : 0;
       float bias[2] = {};
       UNWEIGHT_UNROLL
@@ -115,7 +116,7 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
           staged[token * format::kTileRows + lane / 4 + 8 * half] = device::round_to_bf16(sum);
         }
         __syncwarp();
-        const std::uint32_t token = this->first_token_of(segment.item) + group * device::kLanes + lane;
+        const std::uint32_t token = item.token + group * device::kLanes + lane;
         const std::uint16_t* from = staged + lane * format::kTileRows;
         std::uint16_t* to = params.y + std::uint64_t{token} * params.y_stride + first_row;
         if (token < params.tokens && rows == format::kTileRows && params.y_by_vectors) {
@@ -231,14 +232,13 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
 
   /// In the order of a strip's sums four are one lane's of a token tile: two rows 8 apart x two tokens.
   __device__ void store_y(std::uint32_t item, std::uint32_t portion, std::uint32_t first, const Sums& sums) const {
+    const auto place = this->locate(item);
     UNWEIGHT_UNROLL
     for (std::uint32_t k = 0; k < kWidth; ++k) {
       const std::uint32_t strip = first / Traits::kStripPortionSums, in_strip = first % Traits::kStripPortionSums;
       const std::uint32_t i = (first + k) % 4, l = in_strip / 4 % device::kLanes, t = in_strip / (4 * device::kLanes);
-      const std::uint32_t row =
-          this->rows_of(item) * Traits::kItemRows + strip * format::kTileRows + l / 4 + 8 * (i / 2);
-      const std::uint32_t token =
-          this->first_token_of(item) + (portion * Traits::kPortionTiles + t) * 8 + 2 * (l & 3) + i % 2;
+      const std::uint32_t row = place.rows * Traits::kItemRows + strip * format::kTileRows + l / 4 + 8 * (i / 2);
+      const std::uint32_t token = place.token + (portion * Traits::kPortionTiles + t) * 8 + 2 * (l & 3) + i % 2;
       if (row >= params.rows || token >= params.tokens) continue;
       float sum = sums.value[k];
       if (params.bias != nullptr) sum += device::float_of_bf16(params.bias[row]);

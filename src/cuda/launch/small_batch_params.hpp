@@ -88,6 +88,7 @@ inline sm90::SmallBatchParams small_batch_params(const PlacedBlob& weight, const
   params.token_blocks =
       static_cast<std::uint32_t>(format::ceil_div(arguments.tokens, tokens_of_item(arguments.tokens)));
   params.deal = small_batch_deal(shape, config, multiprocessors, arguments.tokens);
+  params.row_items = params.deal.items / params.token_blocks;
   if (params.deal.splits()) {
     auto* workspace = static_cast<std::byte*>(arguments.workspace);
     params.partial_flags = reinterpret_cast<std::uint32_t*>(workspace);
