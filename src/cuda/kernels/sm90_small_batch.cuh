@@ -102,8 +102,8 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
     }
     if (params.deal.by_clusters()) ptx::cluster_wait();
   }
-  if constexpr (Config::kShareX) {  // the other block may still copy here and arrive here
-    ptx::cluster_arrive();
+  if constexpr (Config::kShareX) {  // the other block may still arrive here
+    ptx::cluster_arrive_relaxed();
     ptx::cluster_wait();
   }
 }

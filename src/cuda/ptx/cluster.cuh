@@ -27,10 +27,10 @@ __device__ __forceinline__ std::uint32_t cluster_address(std::uint32_t address, 
   return result;
 }
 
-/// Arrives at the barrier of that address in the cluster's block `rank`.
+/// Arrives at the barrier of that address in the cluster's block `rank`. Orders what this block's threads see, not the
+/// other's: at cluster scope it would take a microsecond. Enough after wgmma_wait(), which leaves no read under way.
 __device__ __forceinline__ void barrier_arrive_at(std::uint32_t barrier, std::uint32_t rank) {
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(cluster_address(barrier, rank))
-               : "memory");
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(cluster_address(barrier, rank)) : "memory");
 }
 
 __device__ __forceinline__ void store_to_cluster(std::uint32_t to, const float (&values)[1]) {
