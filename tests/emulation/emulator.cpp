@@ -229,11 +229,13 @@ class Cluster {
   }
 
   void bulk_copy_later(std::uint32_t to, std::uint32_t bytes, std::uint32_t address, std::function<void()> work) {
-    copy_later(to, bytes, std::move(work), [this, address, bytes] {
-      Barrier& barrier = barrier_at(address);
-      barrier.open_bytes -= bytes;
-      complete(barrier);
-    });
+    copy_later(to, bytes, std::move(work), [this, address, bytes] { count_bytes(address, bytes); });
+  }
+
+  void count_bytes(std::uint32_t address, std::uint32_t bytes) {
+    Barrier& barrier = barrier_at(address);
+    barrier.open_bytes -= bytes;
+    complete(barrier);
   }
 
   /// As a thread of block `rank`.
@@ -364,10 +366,6 @@ std::byte* shared_memory() noexcept { return shared[Cluster::current().rank()]; 
 std::byte* shared_range(std::uint32_t address, std::size_t bytes, std::size_t alignment) {
   return Cluster::current().shared_range(Cluster::current().rank(), address, bytes, alignment);
 }
-std::byte* cluster_range(std::uint32_t rank, std::uint32_t address, std::size_t bytes, std::size_t alignment) {
-  Cluster::current().require_cluster();
-  return Cluster::current().shared_range(rank, address, bytes, alignment);
-}
 void cluster_arrive() { Cluster::current().cluster_arrive(); }
 void cluster_wait() { Cluster::current().cluster_wait(); }
 const std::byte* exchange(const void* mine, std::size_t bytes) { return Cluster::current().exchange(mine, bytes); }
@@ -387,6 +385,12 @@ void barrier_arrive_at(std::uint32_t rank, std::uint32_t address) {
 void copy_later_to(std::uint32_t rank, std::uint32_t to, std::uint32_t bytes, std::uint32_t barrier,
                    std::function<void()> work) {
   Cluster::current().as_block(rank, [&] { Cluster::current().bulk_copy_later(to, bytes, barrier, std::move(work)); });
+}
+void store_to(std::uint32_t rank, std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t barrier) {
+  Cluster::current().as_block(rank, [&] {
+    std::memcpy(shared_range(to, bytes, bytes), from, bytes);
+    Cluster::current().count_bytes(barrier, bytes);
+  });
 }
 void thread_copy_later(std::uint32_t to, std::uint32_t bytes, std::function<void()> work) {
   Cluster::current().thread_copy_later(to, bytes, std::move(work));

@@ -43,9 +43,6 @@ void launch(const Grid& grid, std::size_t shared_bytes, std::uint64_t seed, cons
 [[nodiscard]] std::byte* shared_memory() noexcept;
 /// Throws unless the range lies in the block's shared memory and is aligned.
 [[nodiscard]] std::byte* shared_range(std::uint32_t address, std::size_t bytes, std::size_t alignment);
-/// Likewise in that of the cluster's block `rank`, after all of the cluster's threads have begun.
-[[nodiscard]] std::byte* cluster_range(std::uint32_t rank, std::uint32_t address, std::size_t bytes,
-                                       std::size_t alignment);
 
 /// All 32 lanes of the running warp give `bytes` bytes each and get everybody's, lane after lane. Valid until the
 /// lane's next exchange.
@@ -72,6 +69,9 @@ void barrier_arrive_at(std::uint32_t rank, std::uint32_t address);
 /// As copy_later(), into the cluster's block `rank` and towards its barrier.
 void copy_later_to(std::uint32_t rank, std::uint32_t to, std::uint32_t bytes, std::uint32_t barrier,
                    std::function<void()> work);
+
+/// Stores into the cluster's block `rank`, at once, and towards its barrier.
+void store_to(std::uint32_t rank, std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t barrier);
 
 /// `work` fills shared memory from `to` on some time later; then `bytes` count towards the barrier's phase.
 void copy_later(std::uint32_t to, std::uint32_t bytes, std::uint32_t barrier, std::function<void()> work);

@@ -44,6 +44,9 @@ struct SmallBatchBlock {
     *reinterpret_cast<SmallBatchSchedule*>(shared + map.schedule) = made;
   }
 
+  /// Where a cluster's blocks send sums: all that this block finishes have come.
+  [[nodiscard]] __device__ std::uint32_t all_received() const { return base + map.all_received; }
+
   /// By a warp, a slot a lane, though the hardware does one after the other: barriers of slots begin to end - 1 that
   /// tell that they are full.
   __device__ void init_full(std::uint32_t begin, std::uint32_t end) const {
@@ -63,8 +66,16 @@ struct SmallBatchBlock {
         ptx::barrier_init(x_empty(lane), Traits::kXEmptyArrivals);
       }
     }
+    if (params.deal.by_clusters() && lane == 0) ptx::barrier_init(all_received(), 1);
     ptx::fence_barrier_init();
     __syncwarp();
+    if (!params.deal.by_clusters()) return;
+    const std::uint32_t parts = params.deal.parts, rank = blockIdx.x % parts;
+    const std::uint32_t portions = rank < Traits::kPortions ? (Traits::kPortions - rank + parts - 1) / parts : 0;
+    if (lane == 0) {
+      ptx::barrier_arrive_expect(all_received(),
+                                 portions * parts * Traits::kPortionSums * static_cast<std::uint32_t>(sizeof(float)));
+    }
   }
 
   /// By a warp: arrives at a slot's barrier, after all that its lanes have read and written there. One lane does, since

@@ -78,7 +78,7 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kXProducer = kMessenger + 1;  ///< requests X where it is apart
   static constexpr std::uint32_t kThreads = kConsumerThreads + (kXApart ? 4 : 3) * device::kLanes;
   /// Of a thread, when moved.
-  static constexpr std::uint32_t kProducerRegisters = 64;
+  static constexpr std::uint32_t kProducerRegisters = 72;
   static constexpr std::uint32_t kConsumerRegisters = kConsumers == kSmallBatchConsumers ? 104 : 216;
 
   static constexpr std::uint32_t kColTiles = kConsumers / Config::kStrips;
@@ -153,7 +153,8 @@ struct SmallBatchStage {
 template <class Config>
 struct SmallBatchMap {
   using Traits = SmallBatchTraits<Config>;
-  std::uint32_t x, weights, warps, exceptions, stages, palettes, schedule, full, empty, x_full, x_empty, received, size;
+  std::uint32_t x, weights, warps, exceptions, stages, palettes, schedule, full, empty, x_full, x_empty, all_received,
+      received, size;
 
   /// @param parts  blocks of a cluster
   UNWEIGHT_HOST_DEVICE constexpr SmallBatchMap(std::uint32_t slots, std::uint32_t parts)
@@ -168,7 +169,8 @@ struct SmallBatchMap {
         empty(full + 8 * slots),
         x_full(empty + 8 * slots),
         x_empty(x_full + 8 * Traits::kXSlots),
-        received((x_empty + 8 * Traits::kXSlots + 15) / 16 * 16),
+        all_received(x_empty + 8 * Traits::kXSlots),
+        received((all_received + 8 + 15) / 16 * 16),
         size(received + (parts == 1 ? 0 : (Traits::kPortions + parts - 1) / parts * parts) * Traits::kPortionSums *
                             static_cast<std::uint32_t>(sizeof(float))) {}
 };

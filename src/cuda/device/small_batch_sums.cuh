@@ -161,24 +161,29 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
   __device__ void store_by_cluster(const SmallBatchSegment& segment, float4* own, std::uint32_t thread,
                                    const float (&sums)[Config::kTokenTiles][4]) const {
     const std::uint32_t parts = params.deal.parts, rank = blockIdx.x - segment.item * parts;
-    ptx::cluster_wait();  // all of the cluster's blocks have begun
+    ptx::cluster_wait();                    // all of the cluster's blocks can receive
+    std::uint32_t owner = 0, place = rank;  // portion % parts, portion / parts * parts + rank
     UNWEIGHT_UNROLL
     for (std::uint32_t portion = 0; portion < Traits::kPortions; ++portion) {
       add_warps(portion, own, thread, sums, [&](std::uint32_t, std::uint32_t first, const Sums& sum) {
-        const std::uint32_t to = this->base + map.received + received_at(portion, rank, first);
-        ptx::store_to_cluster(ptx::cluster_address(to, portion % parts), sum.value);
+        ptx::store_to_cluster(ptx::cluster_address(this->base + received_at(place, first), owner), sum.value,
+                              ptx::cluster_address(this->all_received(), owner));
       });
+      if (++owner == parts) {
+        owner = 0;
+        place += parts;
+      }
     }
-    ptx::cluster_arrive();
-    ptx::cluster_wait();
+    if (rank < Traits::kPortions) ptx::barrier_wait(this->all_received(), 0);
+    place = 0;
     UNWEIGHT_NO_UNROLL
-    for (std::uint32_t portion = rank; portion < Traits::kPortions; portion += parts) {
+    for (std::uint32_t portion = rank; portion < Traits::kPortions; portion += parts, place += parts) {
       UNWEIGHT_UNROLL
       for (std::uint32_t turn = 0; turn < kTurns; ++turn) {
         const std::uint32_t first = first_sum(thread, turn);
         if (first >= Traits::kPortionSums) continue;
         const auto received = [&](std::uint32_t part) {
-          return *reinterpret_cast<const Sums*>(shared + map.received + received_at(portion, part, first));
+          return *reinterpret_cast<const Sums*>(shared + received_at(place + part, first));
         };
         Sums sum = received(0);
         for (std::uint32_t part = 1; part < parts; ++part) sum.add(received(part));
@@ -187,11 +192,10 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
     }
   }
 
-  /// Offset of what block `from` of a cluster sends, where it is received.
-  [[nodiscard]] __device__ std::uint32_t received_at(std::uint32_t portion, std::uint32_t from,
-                                                     std::uint32_t first) const {
-    const std::uint32_t parts = params.deal.parts, place = portion / parts * parts + from;
-    return (place * Traits::kPortionSums + first) * static_cast<std::uint32_t>(sizeof(float));
+  /// Offset in shared memory of sums that a block has received: of a portion that it finishes, place / parts-th of
+  /// them, from block place % parts of the cluster.
+  [[nodiscard]] __device__ std::uint32_t received_at(std::uint32_t place, std::uint32_t first) const {
+    return map.received + (place * Traits::kPortionSums + first) * static_cast<std::uint32_t>(sizeof(float));
   }
 
   /// The thread's sums of a portion, as the blocks before this one have left them.

@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   const auto& schedule = *reinterpret_cast<const SmallBatchSchedule*>(shared + map.schedule);
   const SmallBatchBlock<Config> block{params, x_map, w_map, map, schedule, shared, ptx::shared_address(shared), lane};
   ptx::launch_dependents();
-  if (params.deal.by_clusters()) ptx::cluster_arrive_relaxed();
+  if (params.deal.by_clusters() && warp != Traits::kMessenger) ptx::cluster_arrive_relaxed();
   // Every part begins with what it can do before all have met.
   SmallBatchConsumer<Config> consumer{block};
   SmallBatchProducer<Config> producer{block, warp - Traits::kFirstProducer};
@@ -84,6 +84,7 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
     producer.request_first();
   }
   __syncthreads();
+  if (params.deal.by_clusters() && warp == Traits::kMessenger) ptx::cluster_arrive();  // it has set up the barriers
   if constexpr (Config::kShareX) {  // both blocks' barriers are set up
     ptx::cluster_arrive();
     ptx::cluster_wait();
