@@ -71,7 +71,6 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   const auto& schedule = *reinterpret_cast<const SmallBatchSchedule*>(shared + map.schedule);
   const SmallBatchBlock<Config> block{params, x_map, w_map, map, schedule, shared, ptx::shared_address(shared), lane};
   ptx::launch_dependents();
-  if (params.deal.by_clusters() && warp != Traits::kMessenger) ptx::cluster_arrive_relaxed();
   // Every part begins with what it can do before all have met.
   SmallBatchConsumer<Config> consumer{block};
   SmallBatchProducer<Config> producer{block, warp - Traits::kFirstProducer};
@@ -83,8 +82,8 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   } else if (warp == Traits::kMessenger) {
     producer.request_first();
   }
+  if (params.deal.by_clusters()) ptx::cluster_arrive_relaxed();  // with its fence the block's barriers are set up
   __syncthreads();
-  if (params.deal.by_clusters() && warp == Traits::kMessenger) ptx::cluster_arrive();  // it has set up the barriers
   if constexpr (Config::kShareX) {  // both blocks' barriers are set up
     ptx::cluster_arrive();
     ptx::cluster_wait();
