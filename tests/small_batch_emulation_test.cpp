@@ -251,9 +251,9 @@ TEST(SmallBatchEmulation, ManyTokens) {
   }
 }
 
-/// More blocks of tokens than pass W together, and the rest of them.
+/// More blocks of tokens than pass W together, and the rest of them; a block of a pair that has no rows.
 TEST(SmallBatchEmulation, BandsOfTokens) {
-  const MatrixShape shape{1, 150, 64};
+  const MatrixShape shape{1, 90, 64};
   const std::uint32_t tokens = 9 * 256 + 3;
   const auto values = make_tensor(shape, Filling::kTrained, 9);
   const HostBlob tiled = HostBlob::encoded(values, shape);

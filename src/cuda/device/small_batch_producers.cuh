@@ -134,7 +134,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
         ptx::copy_async16(to + 16 * v, params.exceptions + aligned + std::uint64_t{kVectorUnits} * v);
       }
     }
-    if (work.begins_segment && lane < min(Config::kStrips, params.strips - first_strip)) {
+    if (work.begins_segment && lane < Config::kStrips && first_strip + lane < params.strips) {
       ptx::copy_async16(ptx::shared_address(stage.row_palettes) + lane * format::kTileRows,
                         params.row_palettes + std::uint64_t{first_strip + lane} * format::kTileRows);
     }
