@@ -12,7 +12,6 @@
 #include <cuda/device/tile_fragments.cuh>
 #include <cuda/ptx/barrier.cuh>
 #include <cuda/ptx/mma.cuh>
-#include <cuda/ptx/registers.cuh>
 #include <cuda/ptx/wgmma.cuh>
 #include <format/layout.hpp>
 
@@ -34,7 +33,6 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     std::uint32_t tile;    ///< of slot 0
     std::uint32_t x;       ///< the lane's row for ldmatrix, or the tile for wgmma; of slot 0
     std::uint32_t own;     ///< the warp's own memory
-    std::uint32_t lane16;  ///< 16 * lane
     std::uint32_t list;    ///< of slot 0
   };
   Places places{};
@@ -52,8 +50,6 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
                (Config::kWarpgroup ? 0 : (lane & 7) * 128 + ((lane >> 3 ^ (lane & 7)) * 16));
     places.own = map.warps + warp * Traits::kWarpBytes;
     places.list = map.stages + tile * static_cast<std::uint32_t>(sizeof(device::ExceptionList));
-    places.lane16 = 16 * lane;
-    ptx::keep(places.lane16);
   }
 
   /// The palettes of the lane's two rows. In a segment's first stage.
@@ -115,8 +111,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     } else {
       auto* exponents = reinterpret_cast<std::uint8_t*>(shared + places.own);
       const auto* list = reinterpret_cast<const device::ExceptionList*>(shared + places.list + slot * sizeof(Stage));
-      const device::FragmentDecoder decoder{shared, params.exceptions, exponents,
-                                            lane,   places.lane16,     params.exception_base};
+      const device::FragmentDecoder decoder{shared, params.exceptions, exponents, lane, params.exception_base};
       return decoder.decode(shared + tile, palettes, list, exists);
     }
   }

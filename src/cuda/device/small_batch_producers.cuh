@@ -101,11 +101,11 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
     }
   }
 
-  __device__ void request(const Work& work, std::uint32_t slot, bool with_x) const {
+  __device__ void request(std::uint32_t item, std::uint32_t at_step, std::uint32_t slot, bool with_x) const {
     expect(slot);
     // X goes first, since copies run in order and X must not wait behind many tiles.
-    if (with_x && x_copied()) this->copy_x(0, work.step, slot, this->full(slot));
-    copy_weights(work.item, work.step, slot);
+    if (with_x && x_copied()) this->copy_x(0, at_step, slot, this->full(slot));
+    copy_weights(item, at_step, slot);
   }
 
   // ---- exceptions, by the warp --------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
       if (x_copied()) ptx::prefetch_tensor_map(&this->x_map);
       const SmallBatchSegment first = SmallBatchSchedule::first_segment(params.deal, this->group());
       for (std::uint32_t slot = 0; slot < stages_requested_first(first); ++slot) {
-        request({true, false, this->locate(first.item).rows, first.begin + slot, 0, 0}, slot, !params.dependent);
+        request(this->locate(first.item).rows, first.begin + slot, slot, !params.dependent);
       }
     }
     __syncwarp();
@@ -165,9 +165,9 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   }
 
   __device__ void begin() {
-    segment = SmallBatchSchedule::first_segment(params.deal, this->group());
-    step = segment.begin;
     const SmallBatchSchedule whole(params.deal, this->group());  // the shared one is not written yet
+    segment = whole.segment(0);
+    step = segment.begin;
     advance(whole, number);
     UNWEIGHT_UNROLL
     for (Work& work : ahead) look_ahead(whole, work);
@@ -200,7 +200,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
         if (!more) break;
         if (count >= early) await_x();
         if (count >= params.stages) ptx::barrier_wait(this->empty(place.slot), place.parity);
-        if (lane == 0 && count >= requested) request(work, place.slot, count >= early);
+        if (lane == 0 && count >= requested) request(work.item, work.step, place.slot, count >= early);
         if (x_stored()) this->store_x(0, work.step, place.slot, this->full(place.slot));
         if constexpr (!Config::kRaw) fill_exceptions(work, place.slot);
         look_ahead(this->schedule, work);
