@@ -44,6 +44,16 @@ struct SmallBatchBlock {
     *reinterpret_cast<SmallBatchSchedule*>(shared + map.schedule) = made;
   }
 
+  /// By all threads, when they have nothing left to do with the rings: waits until all of the cluster's blocks can
+  /// receive sums.
+  __device__ void await_cluster() const {
+    ptx::cluster_wait();  // their barriers are set up
+    if constexpr (Traits::kReceivesInRings) {
+      ptx::cluster_arrive_relaxed();  // no read is under way
+      ptx::cluster_wait();
+    }
+  }
+
   /// Where a cluster's blocks send sums: all that this block finishes have come.
   [[nodiscard]] __device__ std::uint32_t all_received() const { return base + map.all_received; }
 

@@ -78,7 +78,7 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kXProducer = kMessenger + 1;  ///< requests X where it is apart
   static constexpr std::uint32_t kThreads = kConsumerThreads + (kXApart ? 4 : 3) * device::kLanes;
   /// Of a thread, when moved.
-  static constexpr std::uint32_t kProducerRegisters = 72;
+  static constexpr std::uint32_t kProducerRegisters = kConsumers == kSmallBatchConsumers ? 64 : 72;
   static constexpr std::uint32_t kConsumerRegisters = kConsumers == kSmallBatchConsumers ? 104 : 216;
 
   static constexpr std::uint32_t kColTiles = kConsumers / Config::kStrips;
@@ -115,11 +115,20 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kStripPortionSums = kPortionTiles * 4 * device::kLanes;
   static constexpr std::uint32_t kPortionSums = Config::kStrips * kStripPortionSums;
   static constexpr std::uint32_t kItemSums = kPortionSums * kPortions;
+  /// Whether a cluster's blocks receive sums where the rings were, for which all of them must have ended their loads.
+  static constexpr bool kReceivesInRings = kTokens > 64;
 
   static_assert(kConsumers % Config::kStrips == 0 && Config::kStrips * (kColTiles + 1) <= device::kLanes,
                 "a warp's lanes hold the starts of kColTiles + 1 tiles of every strip");
   static_assert(!Config::kWarpgroup || (Config::kStrips % 4 == 0 && kXApart),
                 "the warps of a warpgroup hold 16 rows each; instructions for 32 and 64 tokens are wrapped");
+  static_assert(!Config::kWarpgroup ||
+                    kConsumerThreads * kConsumerRegisters + 4 * device::kLanes * kProducerRegisters <=
+                        65536 / kThreads / 8 * 8 * kThreads,
+                "a block moves no more registers than it is launched with; consumers would wait for ever");
+  static_assert(!kReceivesInRings || (kPortions + SmallBatchDeal::kMostParts - 1) * kPortionSums * sizeof(float) <=
+                                         kXSlots * kXBytes + 2 * kWeightBytes,
+                "sums from all blocks lie within the rings");
   static_assert(!Config::kShareX || (kColTiles == 1 && kXApart), "halves of X are tokens; items are not split");
   static_assert(kStripPortionSums * sizeof(float) <= kWarpBytes);
   static_assert(kXTileBytes % 1024 == 0 && kWeightBytes % 1024 == 0, "tensor copies swizzle 1 KiB at a time");
@@ -156,7 +165,7 @@ struct SmallBatchMap {
   std::uint32_t x, weights, warps, exceptions, stages, palettes, schedule, full, empty, x_full, x_empty, all_received,
       received, size;
 
-  /// @param parts  blocks of a cluster
+  /// @param parts  blocks of a cluster that divide an item
   UNWEIGHT_HOST_DEVICE constexpr SmallBatchMap(std::uint32_t slots, std::uint32_t parts)
       : x(0),
         weights(x + (Traits::kXApart ? Traits::kXSlots : slots) * Traits::kXBytes),
@@ -170,9 +179,14 @@ struct SmallBatchMap {
         x_full(empty + 8 * slots),
         x_empty(x_full + 8 * Traits::kXSlots),
         all_received(x_empty + 8 * Traits::kXSlots),
-        received((all_received + 8 + 15) / 16 * 16),
-        size(received + (parts == 1 ? 0 : (Traits::kPortions + parts - 1) / parts * parts) * Traits::kPortionSums *
-                            static_cast<std::uint32_t>(sizeof(float))) {}
+        received(Traits::kReceivesInRings ? x : (all_received + 8 + 15) / 16 * 16),
+        size(Traits::kReceivesInRings ? all_received + 8 : received + received_bytes(parts)) {}
+
+  /// Of the sums of the portions that a block finishes.
+  static UNWEIGHT_HOST_DEVICE constexpr std::uint32_t received_bytes(std::uint32_t parts) {
+    const std::uint32_t portions = parts == 1 ? 0 : (Traits::kPortions + parts - 1) / parts;
+    return portions * parts * Traits::kPortionSums * static_cast<std::uint32_t>(sizeof(float));
+  }
 };
 
 }  // namespace unweight::sm90

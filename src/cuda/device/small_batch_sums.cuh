@@ -161,7 +161,7 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
   __device__ void store_by_cluster(const SmallBatchSegment& segment, float4* own, std::uint32_t thread,
                                    const float (&sums)[Config::kTokenTiles][4]) const {
     const std::uint32_t parts = params.deal.parts, rank = blockIdx.x - segment.item * parts;
-    ptx::cluster_wait();                    // all of the cluster's blocks can receive
+    this->await_cluster();
     std::uint32_t owner = 0, place = rank;  // portion % parts, portion / parts * parts + rank
     UNWEIGHT_UNROLL
     for (std::uint32_t portion = 0; portion < Traits::kPortions; ++portion) {

@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
     } else if constexpr (Traits::kXApart) {
       SmallBatchXProducer<Config>{block}.run();
     }
-    if (params.deal.by_clusters()) ptx::cluster_wait();
+    if (params.deal.by_clusters()) block.await_cluster();
   }
   if constexpr (Config::kShareX) {  // the other block may still arrive here
     ptx::cluster_arrive_relaxed();
