@@ -290,7 +290,7 @@ TEST_F(MatmulOnDevice, ChoosesWhatItCanRun) {
     const UploadedBlob tiled = UploadedBlob::encoded(values, shape), raw(raw_blob(values, shape));
     for (const UploadedBlob* blob : {&tiled, &raw}) {
       ASSERT_TRUE(blob->device);
-      for (std::uint32_t tokens = 0; tokens <= 64; ++tokens) {
+      for (std::uint32_t tokens = 0; tokens <= 4096; tokens += tokens <= 64 ? 1 : 61) {
         const auto config = choose_matmul_config(*blob->device, tokens);
         ASSERT_TRUE(config) << config.error().message;
         const auto can = can_implement(*blob->device, tokens, *config);
@@ -363,7 +363,7 @@ TEST_F(MatmulOnDevice, Random) {
     const auto values = make_tensor(shape, filling, seed);
     const UploadedBlob blob = UploadedBlob::encoded(values, shape), raw(raw_blob(values, shape));
     ASSERT_TRUE(blob.device && raw.device);
-    const auto tokens = static_cast<std::uint32_t>(1 + random.below(64));
+    const auto tokens = static_cast<std::uint32_t>(1 + random.below(random.below(4) == 0 ? 700 : 64));
     const Activations x(tokens, shape.cols, shape.cols + random.below(2) * random.below(9), random.below(9), seed);
     const auto configs = configurations(*raw.device, tokens);
     const MatmulConfig config = configs[random.below(configs.size())];
@@ -386,7 +386,7 @@ TEST_F(SlowMatmulOnDevice, LargeMatrices) {
     const auto values = make_tensor(shape, Filling::kTrained, 1);
     const UploadedBlob tiled = UploadedBlob::encoded(values, shape), raw(raw_blob(values, shape));
     ASSERT_TRUE(tiled.device && raw.device);
-    for (const std::uint32_t tokens : {1U, 16U, 32U, 64U}) {
+    for (const std::uint32_t tokens : {1U, 16U, 32U, 64U, 128U, 1000U}) {
       const Activations x(tokens, shape.cols, shape.cols, 0, tokens);
       for (const MatmulConfig& config : configurations(*tiled.device, tokens)) {
         const MatmulConfig plain{

@@ -15,8 +15,10 @@ namespace unweight::launch {
 
 /// Tokens of an item: all, as far as a block's registers hold sums for them.
 inline constexpr std::uint32_t kMostItemTokens = 256;
-inline std::uint32_t tokens_of_item(std::uint32_t tokens) {
-  return tokens <= 64 ? 64 : tokens <= 128 ? 128 : kMostItemTokens;
+
+/// Items along the tokens; one of nothing where there are none.
+inline std::uint32_t token_blocks_of(std::uint32_t tokens) {
+  return tokens <= kMostItemTokens ? 1 : static_cast<std::uint32_t>(format::ceil_div(tokens, kMostItemTokens));
 }
 
 /// For a matrix that is not empty; of blocks or, where two share X, of pairs.
@@ -26,8 +28,7 @@ inline sm90::SmallBatchDeal small_batch_deal(const MatrixShape& shape, const Mat
   const std::uint32_t columns = consumers / config.strips;  // tiles along K in a stage
   const std::uint32_t sharers = config.share_x ? 2 : 1;
   const std::uint64_t rows = std::uint64_t{format::kTileRows} * config.strips * sharers;
-  const std::uint64_t token_blocks = format::ceil_div(tokens, tokens_of_item(tokens));
-  return {static_cast<std::uint32_t>(token_blocks * format::ceil_div(shape.rows, rows)),
+  return {static_cast<std::uint32_t>(token_blocks_of(tokens) * format::ceil_div(shape.rows, rows)),
           static_cast<std::uint32_t>(format::ceil_div(shape.cols, std::uint64_t{format::kTileCols} * columns)),
           multiprocessors / sharers, config.split};
 }
@@ -85,8 +86,7 @@ inline sm90::SmallBatchParams small_batch_params(const PlacedBlob& weight, const
   params.first_tile = static_cast<std::uint32_t>(first_tile);
   params.strips = static_cast<std::uint32_t>(g.strips);
   params.tiles_per_strip = static_cast<std::uint32_t>(g.tiles_per_strip);
-  params.token_blocks =
-      static_cast<std::uint32_t>(format::ceil_div(arguments.tokens, tokens_of_item(arguments.tokens)));
+  params.token_blocks = token_blocks_of(arguments.tokens);
   params.deal = small_batch_deal(shape, config, multiprocessors, arguments.tokens);
   params.row_items = params.deal.items / params.token_blocks;
   if (params.deal.splits()) {
