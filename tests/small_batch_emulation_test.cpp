@@ -39,16 +39,16 @@ void run_kernel(const launch::PlacedBlob& weight, const MatmulArguments& argumen
                 std::uint32_t multiprocessors, std::uint64_t seed) {
   using Traits = sm90::SmallBatchTraits<Config>;
   const sm90::SmallBatchParams params = launch::small_batch_params(weight, arguments, config, multiprocessors);
-  const auto tensor_map = [](const launch::MatrixInMemory& m, std::uint32_t box_rows) {
+  const auto tensor_map = [](const launch::MatrixInMemory& m, std::uint32_t box_rows, std::uint32_t box_tiles) {
     return CUtensorMap{.values = m.values,
                        .rows = m.rows,
                        .cols = m.cols,
                        .stride = m.stride,
                        .box_rows = box_rows,
-                       .box_tiles = Traits::kColTiles};
+                       .box_tiles = box_tiles};
   };
-  const CUtensorMap x_map = tensor_map(launch::activations(weight, arguments), Traits::kTokens / Traits::kSharers);
-  CUtensorMap w_map = tensor_map(launch::raw_matrix(weight, arguments.matrix), Traits::kItemRows);
+  const CUtensorMap x_map = tensor_map(launch::activations(weight, arguments), Traits::kTokens, Traits::kXCopyTiles);
+  CUtensorMap w_map = tensor_map(launch::raw_matrix(weight, arguments.matrix), Traits::kItemRows, Traits::kColTiles);
   if constexpr (!Config::kRaw) {
     w_map.tiles = launch::matrix_tiles(weight, arguments.matrix);
     w_map.tiles_per_strip = params.tiles_per_strip;
@@ -231,17 +231,18 @@ TEST(SmallBatchEmulation, StridesOffsetsBiasAndBatch) {
 
 /// More than 64 tokens: blocks of 128 or 256, the last one not full.
 TEST(SmallBatchEmulation, ManyTokens) {
-  const MatrixShape shape{1, 200, 328};
+  const MatrixShape shape{1, 200, 312};  // an odd number of tiles along K
   const auto values = make_tensor(shape, Filling::kEscapes1p5, 9);
   const HostBlob tiled = HostBlob::encoded(values, shape), raw(raw_blob(values, shape));
   for (const std::uint32_t tokens : {65U, 128U, 130U, 300U}) {
     for (const bool aligned : {true, false}) {
       const HostActivations x(tokens, shape.cols, shape.cols, aligned ? 0 : 3, tokens);
       for (const bool split : {false, true}) {
-        Case c{.tokens = tokens, .config = {.strips = 8, .stages = 3, .split = split, .warpgroup = true}, .y_gap = 8};
+        Case c{.tokens = tokens, .config = {.strips = 8, .stages = 2, .split = split, .warpgroup = true}, .y_gap = 8};
         const auto y = multiply(raw, x, c);
         EXPECT_TRUE(near_float64(y, x.data(), x.stride, values, shape, tokens)) << describe_case(shape, c);
         c.seed = 2;
+        c.config.stages = 3;
         EXPECT_EQ(multiply(tiled, x, c), y) << describe_case(shape, c);
         if (split) continue;
         c.config.share_x = true;

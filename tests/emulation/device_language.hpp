@@ -47,14 +47,16 @@ inline void __syncwarp() {
   (void)unweight::emulation::exchange(&nothing, sizeof nothing);
 }
 
-inline std::uint32_t __shfl_sync(std::uint32_t, std::uint32_t value, std::uint32_t lane) {
+template <class T>  // std::uint32_t or float
+T __shfl_sync(std::uint32_t, T value, std::uint32_t lane) {
   const std::byte* all = unweight::emulation::exchange(&value, sizeof value);
-  std::uint32_t result;
+  T result;
   std::memcpy(&result, all + lane % unweight::emulation::kWarpLanes * sizeof value, sizeof result);
   return result;
 }
 
-inline std::uint32_t __shfl_down_sync(std::uint32_t mask, std::uint32_t value, std::uint32_t distance) {
+template <class T>
+T __shfl_down_sync(std::uint32_t mask, T value, std::uint32_t distance) {
   const std::uint32_t lane = threadIdx.x % unweight::emulation::kWarpLanes;
   return __shfl_sync(mask, value, lane + distance < unweight::emulation::kWarpLanes ? lane + distance : lane);
 }

@@ -121,13 +121,14 @@ struct SmallBatchBlock {
     return {rows * Traits::kSharers + rank(), (first + in_band - rows * width) * Traits::kTokens};
   }
 
+  /// X of a stage, or the block's share of it for all sharers.
   __device__ void copy_x(std::uint32_t token, std::uint32_t step, std::uint32_t slot, std::uint32_t barrier) const {
-    const std::uint32_t to = base + map.x + slot * Traits::kXBytes;
+    const std::uint32_t first = rank() * Traits::kXCopyTiles, tile = step * Traits::kColTiles + first;
+    const std::uint32_t to = base + map.x + slot * Traits::kXBytes + first * Traits::kXTileBytes;
     if constexpr (Config::kShareX) {
-      constexpr std::uint32_t kHalf = Traits::kTokens / 2;
-      ptx::tensor_copy_to_pair(to + rank() * (Traits::kXBytes / 2), &x_map, token + rank() * kHalf, step, barrier);
+      ptx::tensor_copy_to_pair(to, &x_map, token, tile, barrier);
     } else {
-      ptx::tensor_copy(to, &x_map, token, step * Traits::kColTiles, barrier);
+      ptx::tensor_copy(to, &x_map, token, tile, barrier);
     }
   }
 

@@ -156,13 +156,17 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     }
   }
 
-  __device__ void run() {
+  __device__ void share_palettes() const {
     if constexpr (!Config::kRaw) {
       if (threadIdx.x < params.palette_count) {
         reinterpret_cast<uint2*>(shared + map.palettes)[threadIdx.x] = carried;
       }
       ptx::named_barrier_sync(kConsumersMeet, Traits::kConsumerThreads);
     }
+  }
+
+  __device__ void run() {
+    share_palettes();
     find_places();
     float sums[Config::kTokenTiles][4] = {};
     [[maybe_unused]] Fragments in_product{};

@@ -14,8 +14,7 @@
 
 namespace unweight::sm90 {
 
-inline constexpr std::uint32_t kSmallBatchConsumers = 16;  ///< warps that decode and multiply; tiles of a stage
-inline constexpr std::uint32_t kLargeBatchConsumers = 8;   ///< likewise, for more than 64 tokens
+inline constexpr std::uint32_t kStageTiles = 16;  ///< tiles of a stage
 
 /// Compile-time part of a configuration.
 template <std::uint32_t Strips, std::uint32_t TokenTiles, bool Raw, bool Warpgroup = false, bool ShareX = false>
@@ -26,8 +25,9 @@ struct SmallBatchConfig {
   static constexpr bool kWarpgroup = Warpgroup;             ///< four warps multiply together
   /// Clusters of two blocks, neighbours along W's rows, get X together: each copies half of it to both.
   static constexpr bool kShareX = ShareX;
-  /// Sums of more than 64 tokens leave registers for half as many warps.
-  static constexpr std::uint32_t kConsumers = TokenTiles <= 8 ? kSmallBatchConsumers : kLargeBatchConsumers;
+  /// Tiles that a warp decodes at a time. Sums of more than 64 tokens leave registers for 8 warps, too few to hide
+  /// what a tile waits for; so there are two tiles in each.
+  static constexpr std::uint32_t kWarpTiles = TokenTiles <= 8 ? 1 : 2;
 };
 
 /// Where things lie. All addresses are device memory.
@@ -65,7 +65,7 @@ struct SmallBatchParams {
 
 template <class Config>
 struct SmallBatchTraits {
-  static constexpr std::uint32_t kConsumers = Config::kConsumers;
+  static constexpr std::uint32_t kConsumers = kStageTiles / Config::kWarpTiles;  ///< warps that decode and multiply
   static constexpr std::uint32_t kConsumerThreads = kConsumers * device::kLanes;
   /// For many tokens X has a ring of its own. It comes from the L2 cache and needs less time, and it is needed later
   /// and longer than the tiles, whose slots are free as soon as they are decoded.
@@ -78,10 +78,11 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kXProducer = kMessenger + 1;  ///< requests X where it is apart
   static constexpr std::uint32_t kThreads = kConsumerThreads + (kXApart ? 4 : 3) * device::kLanes;
   /// Of a thread, when moved.
-  static constexpr std::uint32_t kProducerRegisters = kConsumers == kSmallBatchConsumers ? 64 : 72;
-  static constexpr std::uint32_t kConsumerRegisters = kConsumers == kSmallBatchConsumers ? 104 : 216;
+  static constexpr std::uint32_t kProducerRegisters = kConsumers == 16 ? 64 : 72;
+  static constexpr std::uint32_t kConsumerRegisters = kConsumers == 16 ? 104 : 216;
 
-  static constexpr std::uint32_t kColTiles = kConsumers / Config::kStrips;
+  static constexpr std::uint32_t kColTiles = kStageTiles / Config::kStrips;  ///< tiles along K of a stage
+  static constexpr std::uint32_t kStripWarps = kConsumers / Config::kStrips;
   static constexpr std::uint32_t kTokens = 8 * Config::kTokenTiles;
   static constexpr std::uint32_t kItemRows = format::kTileRows * Config::kStrips;
   static constexpr std::uint32_t kRawTileBytes = 2 * format::kTileValues;
@@ -98,18 +99,20 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kSharers = Config::kShareX ? 2 : 1;  ///< blocks that get X together
   static constexpr std::uint32_t kXEmptyArrivals = kSharers * kEmptyArrivals;
   static constexpr std::uint32_t kTileStride = Config::kRaw ? kRawTileBytes : format::kTileBytes;
-  static constexpr std::uint32_t kWeightBytes = kConsumers * kTileStride;
+  static constexpr std::uint32_t kWeightBytes = kStageTiles * kTileStride;
   /// Room for the exceptions of a strip's tiles: 64 units a tile, five times what trained weights have. Longer lists
   /// are read from global memory.
   static constexpr std::uint32_t kExceptionBytes = Config::kRaw ? 0 : 2048 / Config::kStrips;
   static constexpr std::uint32_t kXTileBytes = 2 * format::kTileCols * kTokens;
   static constexpr std::uint32_t kXBytes = kColTiles * kXTileBytes;
-  /// Slots of X's own ring: one in use, one needed next, one on its way.
-  static constexpr std::uint32_t kXSlots = kTokens > 64 ? 4 : kXBytes <= 32768 ? 3 : 2;
+  /// Tiles along K of a copy of X: of all of a slot, or of a block's share.
+  static constexpr std::uint32_t kXCopyTiles = kColTiles / kSharers;
+  /// Slots of X's own ring: one in use, one needed next, one on its way; of large ones two.
+  static constexpr std::uint32_t kXSlots = kXBytes <= 32768 ? 3 : 2;
 
   /// A warp's own shared memory: the exponents of its tile; at an item's end, a portion of its sums at a time: those of
   /// two token tiles, or of one, so that a thread has no more than four.
-  static constexpr std::uint32_t kWarpBytes = format::kTileValues;
+  static constexpr std::uint32_t kWarpBytes = Config::kWarpTiles * format::kTileValues;
   static constexpr std::uint32_t kPortionTiles = Config::kTokenTiles < 2 || Config::kStrips == kConsumers ? 1 : 2;
   static constexpr std::uint32_t kPortions = Config::kTokenTiles / kPortionTiles;
   static constexpr std::uint32_t kStripPortionSums = kPortionTiles * 4 * device::kLanes;
@@ -118,7 +121,7 @@ struct SmallBatchTraits {
   /// Whether a cluster's blocks receive sums where the rings were, for which all of them must have ended their loads.
   static constexpr bool kReceivesInRings = kTokens > 64;
 
-  static_assert(kConsumers % Config::kStrips == 0 && Config::kStrips * (kColTiles + 1) <= device::kLanes,
+  static_assert(kColTiles % Config::kWarpTiles == 0 && Config::kStrips * (kColTiles + 1) <= device::kLanes,
                 "a warp's lanes hold the starts of kColTiles + 1 tiles of every strip");
   static_assert(!Config::kWarpgroup || (Config::kStrips % 4 == 0 && kXApart),
                 "the warps of a warpgroup hold 16 rows each; instructions for 32 and 64 tokens are wrapped");
@@ -129,7 +132,7 @@ struct SmallBatchTraits {
   static_assert(!kReceivesInRings || (kPortions + SmallBatchDeal::kMostParts - 1) * kPortionSums * sizeof(float) <=
                                          kXSlots * kXBytes + 2 * kWeightBytes,
                 "sums from all blocks lie within the rings");
-  static_assert(!Config::kShareX || (kColTiles == 1 && kXApart), "halves of X are tokens; items are not split");
+  static_assert(kColTiles % kSharers == 0 && (!Config::kShareX || kXApart), "sharers copy tiles along K");
   static_assert(kStripPortionSums * sizeof(float) <= kWarpBytes);
   static_assert(kXTileBytes % 1024 == 0 && kWeightBytes % 1024 == 0, "tensor copies swizzle 1 KiB at a time");
 };
@@ -154,8 +157,8 @@ struct RingPlace {
 /// What a producer says about a slot.
 template <class Config>
 struct SmallBatchStage {
-  device::ExceptionList lists[SmallBatchTraits<Config>::kConsumers];  ///< in the order of the tiles in a slot
-  std::uint8_t row_palettes[Config::kStrips * format::kTileRows];     ///< in a segment's first stage
+  device::ExceptionList lists[kStageTiles];                        ///< in the order of the tiles in a slot
+  std::uint8_t row_palettes[Config::kStrips * format::kTileRows];  ///< in a segment's first stage
 };
 
 /// Offsets in dynamic shared memory, from a base that is a multiple of 1024.

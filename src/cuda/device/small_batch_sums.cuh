@@ -59,7 +59,7 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
       store_alone(segment, own_place, thread / device::kLanes, sums);
     } else if (params.deal.by_clusters()) {
       store_by_cluster(segment, own, thread, sums);
-    } else if (Traits::kColTiles == 1 && whole) {
+    } else if (Traits::kStripWarps == 1 && whole) {
       store_alone(segment, own_place, thread / device::kLanes, sums);
     } else {
       store_by_flags(segment, own, thread, sums);
@@ -94,7 +94,7 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
   /// that a lane stores 16 rows of a token: 32 bytes.
   __device__ void store_alone(const SmallBatchSegment& segment, std::uint32_t own_place, std::uint32_t strip,
                               const float (&sums)[Config::kTokenTiles][4]) const {
-    if constexpr (Traits::kColTiles == 1) {
+    if constexpr (Traits::kStripWarps == 1) {
       constexpr std::uint32_t kTiles = 4;  // of tokens at a time: a lane each
       static_assert(Config::kTokenTiles % kTiles == 0 && 2 * format::kTileRows * device::kLanes <= Traits::kWarpBytes);
       const auto item = this->locate(segment.item);
@@ -166,8 +166,11 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
     UNWEIGHT_UNROLL
     for (std::uint32_t portion = 0; portion < Traits::kPortions; ++portion) {
       add_warps(portion, own, thread, sums, [&](std::uint32_t, std::uint32_t first, const Sums& sum) {
-        ptx::store_to_cluster(ptx::cluster_address(this->base + received_at(place, first), owner), sum.value,
-                              ptx::cluster_address(this->all_received(), owner));
+        float four[4];
+        if (gather(sum, four)) {
+          ptx::store_to_cluster(ptx::cluster_address(this->base + received_at(place, first), owner), four,
+                                ptx::cluster_address(this->all_received(), owner));
+        }
       });
       if (++owner == parts) {
         owner = 0;
@@ -190,6 +193,18 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
         store_y(segment.item, portion, first, sum);
       }
     }
+  }
+
+  /// Four neighbouring sums in one lane of those that have them: few wide stores are faster than many narrow ones.
+  /// @return whether it is this lane
+  __device__ bool gather(const Sums& sum, float (&four)[4]) const {
+    constexpr std::uint32_t kSharing = 4 / kWidth;  // lanes
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < 4; ++i) {
+      const float& mine = sum.value[i % kWidth];
+      four[i] = i < kWidth ? mine : __shfl_down_sync(device::kAllLanes, mine, i / kWidth);
+    }
+    return lane % kSharing == 0;
   }
 
   /// Offset in shared memory of sums that a block has received: of a portion that it finishes, place / parts-th of
@@ -221,8 +236,8 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
     const std::uint32_t strip = first / Traits::kStripPortionSums, in_strip = first % Traits::kStripPortionSums;
     Sums sum;
     UNWEIGHT_UNROLL
-    for (std::uint32_t c = 0; c < Traits::kColTiles; ++c) {
-      const std::uint32_t warp = Config::kWarpgroup ? c * Config::kStrips + strip : strip * Traits::kColTiles + c;
+    for (std::uint32_t c = 0; c < Traits::kStripWarps; ++c) {
+      const std::uint32_t warp = Config::kWarpgroup ? c * Config::kStrips + strip : strip * Traits::kStripWarps + c;
       const auto* of_warp = reinterpret_cast<const float*>(shared + map.warps + warp * Traits::kWarpBytes);
       const Sums more = *reinterpret_cast<const Sums*>(of_warp + in_strip);
       if (c == 0) {

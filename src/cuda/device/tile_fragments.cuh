@@ -91,7 +91,79 @@ struct FragmentDecoder {
     return parts;
   }
 
+  /// Decodes the exponents of Count tiles side by side, so that there is work while one of them waits: into
+  /// `exponents`, 1 KiB a tile, for load().
+  /// @param tiles     one after the other
+  /// @param existing  how many of them there are; the others, as they lie in memory, are zeros
+  template <std::uint32_t Count>
+  __device__ void decode_exponents(const std::byte* tiles, const LanePalettes& palettes, const ExceptionList* places,
+                                   std::uint32_t existing) const {
+    ExceptionList lists[Count];
+    std::uint32_t codes[Count][3];
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < Count; ++i) {
+      lists[i] = i < existing ? places[i] : ExceptionList{};
+      const std::byte* tile = tiles + i * format::kTileBytes;
+      const uint2 codes01 = *reinterpret_cast<const uint2*>(tile + format::kCodes01Offset + 8 * lane);
+      codes[i][0] = codes01.x, codes[i][1] = codes01.y;
+      codes[i][2] = *reinterpret_cast<const std::uint32_t*>(tile + format::kCodes2Offset + 4 * lane);
+    }
+    bool has_unit[Count], extended = false, unusual = existing < Count;
+    std::uint16_t units[Count] = {};
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < Count; ++i) {
+      has_unit[i] = !lists[i].is_unusual() && lane < lists[i].usual_count();
+      if (has_unit[i]) units[i] = reinterpret_cast<const std::uint16_t*>(shared + lists[i].place())[lane];
+      extended |= format::entry_is_extended(units[i]);
+      unusual |= lists[i].is_unusual();
+    }
+    unusual |= __any_sync(kAllLanes, extended) != 0;
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < Count; ++i) {
+      const LaneSelectors selectors = unpack_selectors(codes[i]);
+      std::uint32_t rotated[kLaneGroups];
+      UNWEIGHT_UNROLL
+      for (std::uint32_t g = 0; g < kLaneGroups; ++g) rotated[g] = look_up_group(palettes, selectors, g);
+      of_tile(i).store_plane(rotated);
+    }
+    __syncwarp();
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < Count; ++i) {
+      const auto exponent = format::rotate_exponent(format::entry_exponent(units[i], exception_base));
+      if (has_unit[i] && !unusual) of_tile(i).put(units[i], static_cast<std::uint8_t>(exponent));
+    }
+    if (__builtin_expect(unusual, 0)) {
+      UNWEIGHT_NO_UNROLL
+      for (std::uint32_t i = 0; i < Count; ++i)
+        of_tile(i).patch_unusual(i < existing ? places[i] : ExceptionList{}, i < existing);
+    }
+    __syncwarp();
+  }
+
+  /// After decode_exponents(): tile number i of them.
+  __device__ TileParts load(const std::byte* tiles, std::uint32_t i) const {
+    const auto* tile = reinterpret_cast<const uint4*>(tiles + i * format::kTileBytes);
+    const auto* plane = reinterpret_cast<const uint4*>(of_tile(i).exponents);
+    const uint4 sm0 = tile[lane], sm1 = tile[kLanes + lane], low = plane[lane], high = plane[kLanes + lane];
+    return {{sm0.x, sm0.y, sm0.z, sm0.w, sm1.x, sm1.y, sm1.z, sm1.w},
+            {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
+  }
+
  private:
+  [[nodiscard]] __device__ FragmentDecoder of_tile(std::uint32_t i) const {
+    return {shared, exceptions, exponents + i * format::kTileValues, lane, exception_base};
+  }
+
+  __device__ void patch_unusual(const ExceptionList& list, bool exists) const {
+    if (!exists || list.is_escaped()) {
+      std::uint32_t rotated[kLaneGroups] = {};
+      if (exists) load_plane(units_of(list), lane, rotated);
+      store_plane(rotated);
+    } else {
+      patch_in_steps(list);
+    }
+  }
+
   [[nodiscard]] __device__ const std::uint16_t* units_of(const ExceptionList& list) const {
     return list.place() == 0 ? exceptions + list.begin : reinterpret_cast<const std::uint16_t*>(shared + list.place());
   }

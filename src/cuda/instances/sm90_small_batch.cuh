@@ -10,6 +10,7 @@ template <class Config>
 SmallBatchInstance small_batch_instance() {
   return {Config::kStrips,
           SmallBatchTraits<Config>::kColTiles,
+          SmallBatchTraits<Config>::kXCopyTiles,
           Config::kTokenTiles,
           Config::kRaw,
           Config::kWarpgroup,

@@ -49,6 +49,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cuda.h>
+#include <cuda/device/large_batch_consumer.cuh>
 #include <cuda/device/small_batch_block.cuh>
 #include <cuda/device/small_batch_consumer.cuh>
 #include <cuda/device/small_batch_messenger.cuh>
@@ -57,6 +58,7 @@
 #include <cuda/ptx/cluster.cuh>
 #include <cuda/ptx/grid.cuh>
 #include <cuda/ptx/registers.cuh>
+#include <type_traits>
 
 namespace unweight::sm90 {
 
@@ -72,7 +74,8 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   const SmallBatchBlock<Config> block{params, x_map, w_map, map, schedule, shared, ptx::shared_address(shared), lane};
   ptx::launch_dependents();
   // Every part begins with what it can do before all have met.
-  SmallBatchConsumer<Config> consumer{block};
+  using Consumer = std::conditional_t<Config::kWarpTiles == 1, SmallBatchConsumer<Config>, LargeBatchConsumer<Config>>;
+  Consumer consumer{block};
   SmallBatchProducer<Config> producer{block, warp - Traits::kFirstProducer};
   const bool produces = warp - Traits::kFirstProducer < Traits::kProducers;
   if (warp < Traits::kConsumers) {

@@ -59,7 +59,7 @@ const sm90::SmallBatchInstance* find_instance(const MatmulConfig& config, bool r
 /// Of the block with most work, in units of about a stage's time. The constants are a fit to measurements on an H100;
 /// docs/kernels.md says how far off the choices are.
 double expected_cost(const sm90::SmallBatchDeal& deal, const MatmulConfig& config, std::uint32_t tokens) {
-  const double x_bytes = 128.0 * (sm90::kSmallBatchConsumers / config.strips) * format::align_up(tokens, 8U);
+  const double x_bytes = 128.0 * (sm90::kStageTiles / config.strips) * format::align_up(tokens, 8U);
   const double items = deal.rounds + (deal.longer_rounds != 0 ? 1 : 0) + (deal.splits() ? 1 : 0);
   const double product = config.warpgroup ? -0.08 : tokens > 8 ? 0.008 * (tokens - 8) : 0;
   double waits = 0;
@@ -112,8 +112,7 @@ Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& argume
   const sm90::SmallBatchParams params = small_batch_params(blob, arguments, config, weight.multiprocessors());
   CUtensorMap x_map{}, w_map{};
   if (params.x_by_tensor_copy) {
-    auto map = make_tensor_map(activations(blob, arguments), 8 * kernel.token_tiles / (kernel.share_x ? 2 : 1),
-                               kernel.col_tiles);
+    auto map = make_tensor_map(activations(blob, arguments), 8 * kernel.token_tiles, kernel.x_copy_tiles);
     if (!map) return tl::unexpected(map.error());
     x_map = *map;
   }

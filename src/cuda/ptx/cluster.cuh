@@ -33,18 +33,9 @@ __device__ __forceinline__ void barrier_arrive_at(std::uint32_t barrier, std::ui
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(cluster_address(barrier, rank)) : "memory");
 }
 
-/// Stores to an address and towards the phase of a barrier, both by cluster_address() and of the same block. Whoever
-/// waits for that phase sees the values: neither side needs a fence, which would take a microsecond.
-__device__ __forceinline__ void store_to_cluster(std::uint32_t to, const float (&values)[1], std::uint32_t barrier) {
-  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(to), "f"(values[0]),
-               "r"(barrier)
-               : "memory");
-}
-__device__ __forceinline__ void store_to_cluster(std::uint32_t to, const float (&values)[2], std::uint32_t barrier) {
-  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(to),
-               "f"(values[0]), "f"(values[1]), "r"(barrier)
-               : "memory");
-}
+/// Stores to an address, a multiple of 16, and towards the phase of a barrier, both by cluster_address() and of the
+/// same block. Whoever waits for that phase sees the values: neither side needs a fence, which would take a
+/// microsecond.
 __device__ __forceinline__ void store_to_cluster(std::uint32_t to, const float (&values)[4], std::uint32_t barrier) {
   asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
                "f"(values[0]), "f"(values[1]), "f"(values[2]), "f"(values[3]), "r"(barrier)

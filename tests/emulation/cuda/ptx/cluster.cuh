@@ -22,8 +22,7 @@ inline std::uint32_t cluster_address(std::uint32_t address, std::uint32_t rank) 
   return address | rank << kClusterRankBit;
 }
 
-template <std::size_t Count>
-void store_to_cluster(std::uint32_t to, const float (&values)[Count], std::uint32_t barrier) {
+inline void store_to_cluster(std::uint32_t to, const float (&values)[4], std::uint32_t barrier) {
   constexpr std::uint32_t kAddress = (1U << kClusterRankBit) - 1;
   emulation::store_to(to >> kClusterRankBit, to & kAddress, values, sizeof values, barrier & kAddress);
 }
