@@ -49,37 +49,50 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
     }
   }
 
-  /// The A operands of a stage's tile number i.
-  __device__ Fragments join(std::uint32_t slot, std::uint32_t rows, std::uint32_t step, std::uint32_t i) const {
-    const std::uint32_t tiles = places.tile + slot * Traits::kWeightBytes;
+  /// A stage's tile number i, as interleave() takes it. Of raw weights nothing yet: ldmatrix would write, while the
+  /// product before reads, what ptxas believes to be free.
+  __device__ auto load(std::uint32_t slot, std::uint32_t i) const {
     if constexpr (Config::kRaw) {
-      // Outside the matrix both give zeros.
-      if (params.raw_by_tensor_copy) return this->load_raw(base + tiles + i * Config::kStrips * Traits::kTileStride);
-      return this->fetch_raw(rows * Config::kStrips + places.strip, step * Traits::kColTiles + i);
+      return i;
     } else {
-      return decoder().load(shared + tiles, i).join();
+      return decoder().load(shared + places.tile + slot * Traits::kWeightBytes, i).bytes();
     }
   }
 
-  __device__ void begin_product(const Fragments (&fragments)[kTiles], std::uint32_t x_slot,
-                                float (&sums)[Config::kTokenTiles][4]) const {
-    ptx::wgmma_fence(sums);
-    UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < kTiles; ++i) {
-      const std::uint32_t b = ptx::wgmma_operand(places.x + x_slot * Traits::kXBytes + i * Traits::kXTileBytes);
-      UNWEIGHT_UNROLL
-      for (std::uint32_t s = 0; s < 4; ++s) ptx::wgmma(sums, fragments[i].a[s], ptx::wgmma_operand_at(b, 16 * s));
+  /// The A operands, once the products that had these registers have ended.
+  template <class Loaded>
+  __device__ Fragments interleave(const Loaded& loaded, std::uint32_t slot, std::uint32_t rows,
+                                  std::uint32_t step) const {
+    if constexpr (Config::kRaw) {
+      // Outside the matrix both give zeros.
+      const std::uint32_t tile =
+          places.tile + slot * Traits::kWeightBytes + loaded * Config::kStrips * Traits::kTileStride;
+      if (params.raw_by_tensor_copy) return this->load_raw(base + tile);
+      return this->fetch_raw(rows * Config::kStrips + places.strip, step * Traits::kColTiles + loaded);
+    } else {
+      return loaded.interleave();
     }
+  }
+
+  /// Begins the product of a stage's tile number i, after those before it.
+  __device__ void begin_product(const Fragments& fragments, std::uint32_t x_slot, std::uint32_t i,
+                                float (&sums)[Config::kTokenTiles][4]) const {
+    const std::uint32_t b = ptx::wgmma_operand(places.x + x_slot * Traits::kXBytes + i * Traits::kXTileBytes);
+    if (i == 0) {
+      ptx::wgmma_fence(sums);
+    } else {
+      ptx::wgmma_fence_again();
+    }
+    UNWEIGHT_UNROLL
+    for (std::uint32_t s = 0; s < 4; ++s) ptx::wgmma(sums, fragments.a[s], ptx::wgmma_operand_at(b, 16 * s));
     ptx::wgmma_commit();
   }
 
-  /// Waits for the product under way, if there is one; under a condition ptxas would make all of them wait.
-  __device__ void end_product(const Fragments (&fragments)[kTiles], std::uint32_t x_slot, bool exists,
-                              float (&sums)[Config::kTokenTiles][4]) const {
+  /// Waits for the products under way, if there are any; under a condition ptxas would make all of them wait.
+  __device__ void end_products(const Fragments (&fragments)[kTiles], float (&sums)[Config::kTokenTiles][4]) const {
     ptx::wgmma_wait(sums);
     UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < kTiles; ++i) this->hold(fragments[i]);
-    this->release_x(x_slot, exists);
+    for (const Fragments& f : fragments) this->hold(f);
   }
 
   __device__ void run() {
@@ -98,18 +111,25 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
         const std::uint32_t slot = place.slot;
         ptx::barrier_wait(this->full(slot), place.parity);
         decode_exponents(slot, palettes, rows, step);
-        end_product(fragments, x_place.previous(Traits::kXSlots), step != now.begin, sums);
-        UNWEIGHT_UNROLL
-        for (std::uint32_t i = 0; i < kTiles; ++i) fragments[i] = join(slot, rows, step, i);
-        this->arrive(this->empty(slot));
-        place.advance(1, params.stages);
+        const auto first = load(slot, 0);
         ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
-        begin_product(fragments, x_place.slot, sums);
-        x_place.advance(1, Traits::kXSlots);
-        // Raw tiles come by ldmatrix, in flight too: ptxas would let it write what the product reads.
+        end_products(fragments, sums);
+        fragments[0] = interleave(first, slot, rows, step);
+        begin_product(fragments[0], x_place.slot, 0, sums);
+        this->release_x(x_place.previous(Traits::kXSlots), step != now.begin);
+        UNWEIGHT_UNROLL
+        for (std::uint32_t i = 1; i < kTiles; ++i) {
+          if constexpr (Config::kRaw) ptx::wgmma_wait(sums);
+          fragments[i] = interleave(load(slot, i), slot, rows, step);
+          begin_product(fragments[i], x_place.slot, i, sums);
+        }
+        this->arrive(this->empty(slot));
         if constexpr (Config::kRaw) ptx::wgmma_wait(sums);
+        place.advance(1, params.stages);
+        x_place.advance(1, Traits::kXSlots);
       }
-      end_product(fragments, x_place.previous(Traits::kXSlots), true, sums);
+      end_products(fragments, sums);
+      this->release_x(x_place.previous(Traits::kXSlots));
       SmallBatchSums<Config>{*this}.store(now, places.own, sums);
       now = schedule.segment(n);
     }

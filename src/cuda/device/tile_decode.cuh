@@ -93,14 +93,27 @@ UNWEIGHT_HOST_DEVICE inline std::uint32_t look_up_group(const LanePalettes& pale
 
 // ---- values ---------------------------------------------------------------------------------------------------------
 
+/// The bytes of four values: low ones, and high ones.
+struct GroupBytes {
+  std::uint32_t low, high;
+
+  /// From four sign+mantissa bytes and four rotated exponents.
+  static UNWEIGHT_HOST_DEVICE GroupBytes of(std::uint32_t sign_mantissa, std::uint32_t rotated) {
+    constexpr std::uint32_t kTopBits = 0x80808080U;
+    return {select_bits(kTopBits, rotated, sign_mantissa), select_bits(kTopBits, sign_mantissa, rotated)};
+  }
+
+  /// The first two values, or the other two.
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE std::uint32_t first_pair() const { return byte_permute(low, high, 0x5140); }
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE std::uint32_t second_pair() const { return byte_permute(low, high, 0x7362); }
+};
+
 /// Joins four sign+mantissa bytes with four rotated exponents to two pairs of values: format::join_bf16() four times.
 UNWEIGHT_HOST_DEVICE inline void join_group(std::uint32_t sign_mantissa, std::uint32_t rotated,
                                             std::uint32_t& first_pair, std::uint32_t& second_pair) {
-  constexpr std::uint32_t kTopBits = 0x80808080U;
-  const std::uint32_t high = select_bits(kTopBits, sign_mantissa, rotated);
-  const std::uint32_t low = select_bits(kTopBits, rotated, sign_mantissa);
-  first_pair = byte_permute(low, high, 0x5140);
-  second_pair = byte_permute(low, high, 0x7362);
+  const GroupBytes bytes = GroupBytes::of(sign_mantissa, rotated);
+  first_pair = bytes.first_pair();
+  second_pair = bytes.second_pair();
 }
 
 /// Decodes a lane's part of a tile as though the tile had no exceptions.

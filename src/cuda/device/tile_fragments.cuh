@@ -19,23 +19,36 @@ struct TileFragments {
   std::uint32_t a[4][4];
 };
 
+/// A lane's part of a tile, but for the order of its bytes.
+struct TileBytes {
+  GroupBytes groups[kLaneGroups];
+
+  [[nodiscard]] __device__ TileFragments interleave() const {
+    TileFragments fragments;
+    UNWEIGHT_UNROLL
+    for (std::uint32_t s = 0; s < 4; ++s) {
+      fragments.a[s][0] = groups[2 * s].first_pair();
+      fragments.a[s][1] = groups[2 * s + 1].first_pair();
+      fragments.a[s][2] = groups[2 * s].second_pair();
+      fragments.a[s][3] = groups[2 * s + 1].second_pair();
+    }
+    return fragments;
+  }
+};
+
 /// A lane's part of a tile, exceptions in place: sign and mantissa, and exponents. join() is what remains to be done.
 struct TileParts {
   std::uint32_t sign_mantissa[kLaneGroups];
   std::uint32_t rotated[kLaneGroups];
 
-  [[nodiscard]] __device__ TileFragments join() const {
-    const LaneValues values = decode_escaped_lane(sign_mantissa, rotated);
-    TileFragments fragments;
+  [[nodiscard]] __device__ TileBytes bytes() const {
+    TileBytes result;
     UNWEIGHT_UNROLL
-    for (std::uint32_t s = 0; s < 4; ++s) {
-      fragments.a[s][0] = values.pairs[4 * s];
-      fragments.a[s][1] = values.pairs[4 * s + 2];
-      fragments.a[s][2] = values.pairs[4 * s + 1];
-      fragments.a[s][3] = values.pairs[4 * s + 3];
-    }
-    return fragments;
+    for (std::uint32_t g = 0; g < kLaneGroups; ++g) result.groups[g] = GroupBytes::of(sign_mantissa[g], rotated[g]);
+    return result;
   }
+
+  [[nodiscard]] __device__ TileFragments join() const { return bytes().interleave(); }
 };
 
 /// Decodes tiles for one warp, all of whose lanes take part in every call.
@@ -102,7 +115,9 @@ struct FragmentDecoder {
     std::uint32_t codes[Count][3];
     UNWEIGHT_UNROLL
     for (std::uint32_t i = 0; i < Count; ++i) {
-      lists[i] = i < existing ? places[i] : ExceptionList{};
+      lists[i] = places[i];
+      ptx::keep(lists[i].packed);  // loaded without a branch
+      if (i >= existing) lists[i].packed = 0;
       const std::byte* tile = tiles + i * format::kTileBytes;
       const uint2 codes01 = *reinterpret_cast<const uint2*>(tile + format::kCodes01Offset + 8 * lane);
       codes[i][0] = codes01.x, codes[i][1] = codes01.y;

@@ -26,6 +26,7 @@ template <std::size_t Tiles>
 void wgmma_fence(float (&)[Tiles][4]) {
   __syncwarp();
 }
+inline void wgmma_fence_again() { __syncwarp(); }
 inline void fence_async_proxy() {}
 
 inline std::uint32_t wgmma_operand(std::uint32_t address) { return address; }
