@@ -57,35 +57,43 @@ struct SmallBatchBlock {
   /// Where a cluster's blocks send sums: all that this block finishes have come.
   [[nodiscard]] __device__ std::uint32_t all_received() const { return base + map.all_received; }
 
-  /// By a warp, a slot a lane, though the hardware does one after the other: barriers of slots begin to end - 1 that
-  /// tell that they are full.
+  /// By a warp: barriers of slots begin to end - 1 that tell that they are full. One lane sets up all: the hardware
+  /// does one after the other anyhow, and of an instruction for many lanes racecheck reports those that do not take
+  /// part.
   __device__ void init_full(std::uint32_t begin, std::uint32_t end) const {
     const std::uint32_t x_arrivals = Traits::kXApart || params.x_by_tensor_copy ? 0 : Traits::kWarpArrivals;
-    const std::uint32_t slot = begin + lane;
-    if (slot < end) ptx::barrier_init(full(slot), Traits::kFullArrivals + x_arrivals);
-    ptx::fence_barrier_init();
+    if (lane == 0) {
+      UNWEIGHT_NO_UNROLL
+      for (std::uint32_t slot = begin; slot < end; ++slot) {
+        ptx::barrier_init(full(slot), Traits::kFullArrivals + x_arrivals);
+      }
+      ptx::fence_barrier_init();
+    }
     __syncwarp();
   }
 
   /// Likewise all other barriers.
   __device__ void init_others() const {
-    if (lane < params.stages) ptx::barrier_init(empty(lane), Traits::kEmptyArrivals);
-    if constexpr (Traits::kXApart) {
-      if (lane < Traits::kXSlots) {
-        ptx::barrier_init(x_full(lane), params.x_by_tensor_copy ? 1 : Traits::kWarpArrivals);
-        ptx::barrier_init(x_empty(lane), Traits::kXEmptyArrivals);
+    if (lane == 0) {
+      UNWEIGHT_NO_UNROLL
+      for (std::uint32_t slot = 0; slot < params.stages; ++slot) ptx::barrier_init(empty(slot), Traits::kEmptyArrivals);
+      if constexpr (Traits::kXApart) {
+        UNWEIGHT_UNROLL
+        for (std::uint32_t slot = 0; slot < Traits::kXSlots; ++slot) {
+          ptx::barrier_init(x_full(slot), params.x_by_tensor_copy ? 1 : Traits::kWarpArrivals);
+          ptx::barrier_init(x_empty(slot), Traits::kXEmptyArrivals);
+        }
+      }
+      if (params.deal.by_clusters()) ptx::barrier_init(all_received(), 1);
+      ptx::fence_barrier_init();
+      if (params.deal.by_clusters()) {
+        const std::uint32_t parts = params.deal.parts, rank = blockIdx.x % parts;
+        const std::uint32_t portions = rank < Traits::kPortions ? (Traits::kPortions - rank + parts - 1) / parts : 0;
+        ptx::barrier_arrive_expect(all_received(),
+                                   portions * parts * Traits::kPortionSums * static_cast<std::uint32_t>(sizeof(float)));
       }
     }
-    if (params.deal.by_clusters() && lane == 0) ptx::barrier_init(all_received(), 1);
-    ptx::fence_barrier_init();
     __syncwarp();
-    if (!params.deal.by_clusters()) return;
-    const std::uint32_t parts = params.deal.parts, rank = blockIdx.x % parts;
-    const std::uint32_t portions = rank < Traits::kPortions ? (Traits::kPortions - rank + parts - 1) / parts : 0;
-    if (lane == 0) {
-      ptx::barrier_arrive_expect(all_received(),
-                                 portions * parts * Traits::kPortionSums * static_cast<std::uint32_t>(sizeof(float)));
-    }
   }
 
   /// By a warp: arrives at a slot's barrier, after all that its lanes have read and written there. One lane does, since
