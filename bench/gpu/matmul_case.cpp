@@ -71,6 +71,8 @@ class CellBench {
 
   MatmulCell measure(std::string* clocks) {
     std::vector<CublasRunner> dense = screen_cublas();
+    std::vector<CublasRunner> decoded;
+    if (tokens_ > 64) decoded = after_decoding(dense);
     std::vector<ConfigRunner> ours = screen(workload_.compressed(), false);
     std::vector<ConfigRunner> dependent = screen(workload_.compressed(), true);
     std::vector<ConfigRunner> raw;
@@ -89,14 +91,17 @@ class CellBench {
     const auto all = {&ours, &dependent, &raw, &chosen, &chosen_dependent};
     for (int round = 0; round < options_.rounds + 1; ++round) {
       run_in_turn(dense);
+      run_in_turn(decoded);
       for (auto* runners : all) run_in_turn(*runners);
       if (round > 0) continue;
       for (CublasRunner& r : dense) r.graph->clear();  // the first round warms up
+      for (CublasRunner& r : decoded) r.graph->clear();
       for (auto* runners : all) {
         for (ConfigRunner& r : *runners) r.graph->clear();
       }
     }
     cell_.cublas = best_of(dense);
+    if (!decoded.empty()) cell_.decoded = best_of(decoded);
     cell_.ours = best_of(ours);
     cell_.ours_dependent = best_of(dependent);
     cell_.raw = best_of(raw);
@@ -180,7 +185,11 @@ class CellBench {
 
   /// Warpgroups only pay for more than 16 tokens; a sweep says what they cost otherwise.
   [[nodiscard]] std::vector<MatmulConfig> kinds() const {
-    if (tokens_ > 64) return {{.strips = 8, .warpgroup = true}, {.strips = 8, .warpgroup = true, .share_x = true}};
+    if (tokens_ > 64) {
+      return {{.strips = 8, .warpgroup = true},
+              {.strips = 8, .warpgroup = true, .share_x = true},
+              {.strips = 12, .warpgroup = true}};
+    }
     std::vector<MatmulConfig> all = {{.strips = 1}, {.strips = 2}, {.strips = 4}};
     if (tokens_ > 16 || options_.sweep) {
       all.push_back({.strips = 4, .warpgroup = true});
@@ -226,9 +235,9 @@ class CellBench {
   /// The best three algorithms.
   std::vector<CublasRunner> screen_cublas() {
     std::vector<CublasRunner> kept;
-    const auto algorithms =
+    algorithms_ =
         cublas_.algorithms({workload_.shape().rows, workload_.shape().cols, tokens_, workload_.x(), workload_.y()});
-    for (const auto& algorithm : algorithms) {
+    for (const auto& algorithm : algorithms_) {
       workload_.poison_y();
       double error = kMaxRelativeError;
       if (algorithm->enqueue(workload_.raw_weights(0), nullptr)) {
@@ -255,12 +264,44 @@ class CellBench {
     return kept;
   }
 
+  /// The same algorithms on weights that are decoded to memory before each: Y must have the same bits.
+  std::vector<CublasRunner> after_decoding(const std::vector<CublasRunner>& dense) {
+    const MatrixShape& shape = workload_.shape();
+    decoded_ = allocate(shape.rows * shape.cols * sizeof(std::uint16_t));
+    std::vector<CublasRunner> result;
+    for (const CublasRunner& runner : dense) {
+      const auto algorithm = std::find_if(algorithms_.begin(), algorithms_.end(),
+                                          [&](const auto& candidate) { return candidate->name() == runner.what; });
+      workload_.poison_y();
+      (void)(*algorithm)->enqueue(workload_.raw_weights(0), nullptr);
+      const std::vector<std::uint16_t> expected = workload_.download_y(tokens_);
+      const RotatedBlob& blob = workload_.compressed();
+      auto* values = static_cast<std::uint16_t*>(decoded_.get());
+      CublasRunner candidate{runner.what, nullptr, nullptr};
+      candidate.graph =
+          std::make_unique<TimedGraph>(launches_for(guessed_us(blob), blob.count()), [&](cudaStream_t stream, int i) {
+            if (const auto done = decode(blob.turn(i), values, shape.cols, stream); !done) stop(done.error());
+            if (!(*algorithm)->enqueue(values, stream)) wrong(runner.what + " cannot be captured");
+          });
+      workload_.poison_y();
+      check(cudaMemset(values, 0xff, shape.rows * shape.cols * sizeof(std::uint16_t)), "poison decoded weights");
+      candidate.graph->run();
+      if (workload_.download_y(tokens_) != expected) {
+        wrong(runner.what + ": Y differs between weights and decoded weights");
+      }
+      result.push_back(std::move(candidate));
+    }
+    return result;
+  }
+
   const MatmulWorkload& workload_;
   const CublasBaseline& cublas_;
   const MatmulBenchOptions& options_;
   std::uint32_t tokens_;
   double read_gb_per_s_;
   MatmulCell cell_;
+  std::vector<std::unique_ptr<DenseAlgorithm>> algorithms_;
+  DeviceMemory decoded_;
   std::map<std::tuple<std::uint32_t, bool, bool>, std::vector<std::uint16_t>> references_;  ///< by kind
 };
 

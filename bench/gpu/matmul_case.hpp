@@ -4,10 +4,12 @@
 // and the best timed in interleaved rounds.
 #pragma once
 
+#include <algorithm>
 #include <baseline_cublas.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <graph_timer.hpp>
+#include <optional>
 #include <string>
 #include <unweight/cuda.hpp>
 #include <vector>
@@ -37,15 +39,22 @@ struct ScreenedConfig {
 /// Results for one number of tokens.
 struct MatmulCell {
   std::uint32_t tokens = 0;
-  Timed<std::string> cublas;                             ///< the best algorithm
-  Timed<MatmulConfig> ours, ours_dependent;              ///< best configurations without and with dependent launch
-  Timed<MatmulConfig> chosen, chosen_dependent;          ///< choose_matmul_config()'s
-  Timed<MatmulConfig> raw;                               ///< the same kernel fed with uncompressed values
-  double relative_error = 0, cublas_relative_error = 0;  ///< against float64
+  Timed<std::string> cublas;                     ///< the best algorithm
+  Timed<MatmulConfig> ours, ours_dependent;      ///< best configurations without and with dependent launch
+  Timed<MatmulConfig> chosen, chosen_dependent;  ///< choose_matmul_config()'s
+  Timed<MatmulConfig> raw;                       ///< the same kernel fed with uncompressed values
+  /// For more than 64 tokens: decode() to memory, then the best algorithm on that.
+  std::optional<Timed<std::string>> decoded;
+  double relative_error = 0, cublas_relative_error = 0;         ///< against float64
   std::vector<std::pair<std::string, double>> cublas_screened;  ///< all algorithms that are right, us
   std::vector<std::string> cublas_wrong;                        ///< refused or wrong, not timed
   std::vector<ScreenedConfig> screened;
   std::size_t candidates_refused = 0;  ///< by can_implement()
+
+  /// Of the faster of the two ways from compressed weights.
+  [[nodiscard]] double ours_us() const {
+    return decoded ? std::min(decoded->us.median, ours.us.median) : ours.us.median;
+  }
 };
 
 struct MatmulCase {

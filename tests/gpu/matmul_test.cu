@@ -18,7 +18,7 @@ namespace {
 /// All that this device can run for so many tokens.
 std::vector<MatmulConfig> configurations(const DeviceBlob& weight, std::uint32_t tokens) {
   std::vector<MatmulConfig> all;
-  for (const std::uint32_t strips : {1U, 2U, 4U, 8U, 16U}) {
+  for (const std::uint32_t strips : {1U, 2U, 4U, 8U, 12U, 16U}) {
     for (std::uint32_t stages = 2; stages <= 8; ++stages) {
       for (const bool split : {false, true}) {
         for (const bool dependent : {false, true}) {
