@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <array>
 #include <cuda_runtime_api.h>
 #include <device_facts.hpp>
 #include <failure.hpp>
@@ -13,6 +14,7 @@
 #include <progress.hpp>
 #include <shapes.hpp>
 #include <tuple>
+#include <unweight/cublas.hpp>
 
 namespace unweight::bench {
 namespace {
@@ -60,6 +62,46 @@ Timed<What> best_of(std::vector<Runner<What>>& runners) {
   return runners.front().timed();
 }
 
+/// Two streams beside another one; blocks of the first go first.
+class SideStreams {
+ public:
+  SideStreams() {
+    int least = 0, greatest = 0;
+    check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "priorities of streams");
+    check(cudaStreamCreateWithPriority(&first_, cudaStreamNonBlocking, greatest), "make a stream");
+    check(cudaStreamCreateWithPriority(&other_, cudaStreamNonBlocking, least), "make a stream");
+    for (cudaEvent_t* event : {&forked_, &first_done_, &other_done_}) {
+      check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "make an event");
+    }
+  }
+  SideStreams(const SideStreams&) = delete;
+  SideStreams& operator=(const SideStreams&) = delete;
+  ~SideStreams() {
+    for (const cudaEvent_t event : {forked_, first_done_, other_done_}) cudaEventDestroy(event);
+    cudaStreamDestroy(first_);
+    cudaStreamDestroy(other_);
+  }
+
+  [[nodiscard]] cudaStream_t first() const { return first_; }
+  [[nodiscard]] cudaStream_t other() const { return other_; }
+
+  void fork(cudaStream_t from) const {
+    check(cudaEventRecord(forked_, from), "fork");
+    check(cudaStreamWaitEvent(first_, forked_, 0), "fork");
+    check(cudaStreamWaitEvent(other_, forked_, 0), "fork");
+  }
+  void join(cudaStream_t to) const {
+    check(cudaEventRecord(first_done_, first_), "join");
+    check(cudaEventRecord(other_done_, other_), "join");
+    check(cudaStreamWaitEvent(to, first_done_, 0), "join");
+    check(cudaStreamWaitEvent(to, other_done_, 0), "join");
+  }
+
+ private:
+  cudaStream_t first_ = nullptr, other_ = nullptr;
+  cudaEvent_t forked_ = nullptr, first_done_ = nullptr, other_done_ = nullptr;
+};
+
 /// One number of tokens.
 class CellBench {
  public:
@@ -71,8 +113,11 @@ class CellBench {
 
   MatmulCell measure(std::string* clocks) {
     std::vector<CublasRunner> dense = screen_cublas();
-    std::vector<CublasRunner> decoded;
-    if (tokens_ > 64) decoded = after_decoding(dense);
+    std::vector<CublasRunner> decoded, overlapped;
+    if (tokens_ > 64) {
+      decoded = after_decoding(dense);
+      overlapped = while_decoding();
+    }
     std::vector<ConfigRunner> ours = screen(workload_.compressed(), false);
     std::vector<ConfigRunner> dependent = screen(workload_.compressed(), true);
     std::vector<ConfigRunner> raw;
@@ -92,16 +137,19 @@ class CellBench {
     for (int round = 0; round < options_.rounds + 1; ++round) {
       run_in_turn(dense);
       run_in_turn(decoded);
+      run_in_turn(overlapped);
       for (auto* runners : all) run_in_turn(*runners);
       if (round > 0) continue;
       for (CublasRunner& r : dense) r.graph->clear();  // the first round warms up
       for (CublasRunner& r : decoded) r.graph->clear();
+      for (CublasRunner& r : overlapped) r.graph->clear();
       for (auto* runners : all) {
         for (ConfigRunner& r : *runners) r.graph->clear();
       }
     }
     cell_.cublas = best_of(dense);
     if (!decoded.empty()) cell_.decoded = best_of(decoded);
+    if (!overlapped.empty()) cell_.overlapped = best_of(overlapped);
     cell_.ours = best_of(ours);
     cell_.ours_dependent = best_of(dependent);
     cell_.raw = best_of(raw);
@@ -280,7 +328,7 @@ class CellBench {
       CublasRunner candidate{runner.what, nullptr, nullptr};
       candidate.graph =
           std::make_unique<TimedGraph>(launches_for(guessed_us(blob), blob.count()), [&](cudaStream_t stream, int i) {
-            if (const auto done = decode(blob.turn(i), values, shape.cols, stream); !done) stop(done.error());
+            check(decode(blob.turn(i), values, shape.cols, stream));
             if (!(*algorithm)->enqueue(values, stream)) wrong(runner.what + " cannot be captured");
           });
       workload_.poison_y();
@@ -294,6 +342,55 @@ class CellBench {
     return result;
   }
 
+  /// DecodedMatmul on some of the multiprocessors, while the others decode the next matrix to another place. The best
+  /// three.
+  std::vector<CublasRunner> while_decoding() {
+    const MatrixShape& shape = workload_.shape();
+    const RotatedBlob& blob = workload_.compressed();
+    const MatmulArguments arguments{
+        .x = workload_.x(), .x_stride = shape.cols, .y = workload_.y(), .y_stride = shape.rows, .tokens = tokens_};
+    next_decoded_ = allocate(shape.rows * shape.cols * sizeof(std::uint16_t));
+    cublas_workspace_ = allocate(DecodedMatmul::kWorkspaceBytes);
+    const std::array<std::uint16_t*, 2> places = {static_cast<std::uint16_t*>(decoded_.get()),
+                                                  static_cast<std::uint16_t*>(next_decoded_.get())};
+    std::vector<CublasRunner> kept;
+    for (const std::uint32_t spared : {4U, 8U, 12U, 20U, 32U}) {
+      for (std::uint32_t number = 0; number < (options_.quick ? 1U : 3U); ++number) {
+        const std::uint32_t used = blob.blobs.front().multiprocessors() - spared;
+        const auto multiplication = DecodedMatmul::create(blob.blobs.front(), arguments, number, used);
+        if (!multiplication) continue;
+        const auto multiply = [&](const void* values, cudaStream_t stream) {
+          check(multiplication->multiply(static_cast<const std::uint16_t*>(values), arguments, cublas_workspace_.get(),
+                                         stream));
+        };
+        check(cudaMemset(decoded_.get(), 0xff, 2 * shape.rows * shape.cols), "poison decoded weights");
+        check(decode(blob.blobs.front(), places[0], shape.cols, nullptr));
+        workload_.poison_y();
+        multiply(places[0], nullptr);
+        const std::vector<std::uint16_t> expected = workload_.download_y(tokens_);
+        const double error = workload_.relative_error(expected, tokens_);
+        if (!(error < kMaxRelativeError)) continue;  // an algorithm that is wrong on fewer multiprocessors
+        CublasRunner candidate{fmt::format("algorithm {} on {} multiprocessors", number, used), nullptr, nullptr};
+        candidate.graph =
+            std::make_unique<TimedGraph>(launches_for(guessed_us(blob), blob.count()), [&](cudaStream_t stream, int i) {
+              const auto place = [&](int launch) { return places[static_cast<std::size_t>(launch % 2)]; };
+              if (i == 0) check(decode(blob.turn(0), place(0), shape.cols, stream));
+              sides_.fork(stream);
+              multiply(place(i), sides_.first());
+              check(decode(blob.turn(i + 1), place(i + 1), shape.cols, sides_.other()));
+              sides_.join(stream);
+            });
+        workload_.poison_y();
+        candidate.graph->run();
+        if (workload_.download_y(tokens_) != expected) wrong(candidate.what + ": Y differs while weights are decoded");
+        candidate.measure(options_.quick ? 2 : 3);
+        kept.push_back(std::move(candidate));
+        keep_best(kept, 3);
+      }
+    }
+    return kept;
+  }
+
   const MatmulWorkload& workload_;
   const CublasBaseline& cublas_;
   const MatmulBenchOptions& options_;
@@ -301,7 +398,8 @@ class CellBench {
   double read_gb_per_s_;
   MatmulCell cell_;
   std::vector<std::unique_ptr<DenseAlgorithm>> algorithms_;
-  DeviceMemory decoded_;
+  DeviceMemory decoded_, next_decoded_, cublas_workspace_;
+  SideStreams sides_;
   std::map<std::tuple<std::uint32_t, bool, bool>, std::vector<std::uint16_t>> references_;  ///< by kind
 };
 

@@ -38,9 +38,11 @@ class DecodedMatmul {
   /// of `like`, whose memory is not looked at. Not to be called while a stream of this thread is being captured.
   /// @param algorithm  which proposal to take, from the best on by cuBLASLt's estimate; below algorithms() of any other
   ///                   object for the same problem
+  /// @param multiprocessors  how many the multiplication is to use, 0: all; the others can decode the next matrix
+  ///                         meanwhile
   /// Errors: kInvalidArgument (batch other than 1, strides, alignment, algorithm); kCuda (no cuBLASLt, no algorithm).
   [[nodiscard]] static Result<DecodedMatmul> create(const DeviceBlob& weight, const MatmulArguments& like,
-                                                    std::uint32_t algorithm = 0);
+                                                    std::uint32_t algorithm = 0, std::uint32_t multiprocessors = 0);
 
   /// How many proposals there were.
   [[nodiscard]] std::uint32_t algorithms() const noexcept;

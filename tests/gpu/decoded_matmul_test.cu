@@ -128,6 +128,7 @@ TEST_F(DecodedMatmulOnDevice, RefusesUnsoundArguments) {
   expect_refused(create([](auto& a) { a.x_stride = 327; }), "x_stride=327");
   expect_refused(create([](auto& a) { a.y_stride = 199; }), "y_stride=199");
   expect_refused(DecodedMatmul::create(*blob->device, arguments, 1000), "algorithm=1000");
+  expect_refused(DecodedMatmul::create(*blob->device, arguments, 0, 10000), "multiprocessors=10000");
   expect_refused(multiply([](auto& a) { a.tokens = 95; }), "tokens=95");
   expect_refused(multiply([](auto& a) { a.x = nullptr; }), "x or y is null");
   expect_refused(multiply([](auto& a) { ++a.x; }), "aligned to fewer bytes");

@@ -36,6 +36,7 @@ struct DecodedMatmul::Problem {
   const CublasLt* lt = nullptr;
   MatrixShape shape;
   MatmulArguments like;
+  std::int32_t multiprocessors = 0;  ///< 0: all
   cublasLtHandle_t handle = nullptr;
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t w = nullptr, x = nullptr, y = nullptr;
@@ -67,6 +68,7 @@ struct DecodedMatmul::Problem {
     };
     also([&] { return lt->desc_create(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F); });
     set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+    if (multiprocessors != 0) set(CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, multiprocessors);
     if (like.bias != nullptr) {
       set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
       set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_16BF);
@@ -120,7 +122,7 @@ struct DecodedMatmul::Problem {
 };
 
 Result<DecodedMatmul> DecodedMatmul::create(const DeviceBlob& weight, const MatmulArguments& like,
-                                            std::uint32_t algorithm) try {
+                                            std::uint32_t algorithm, std::uint32_t multiprocessors) try {
   const MatrixShape& shape = weight.shape();
   if (shape.batch != 1) return refuse("batch=" + text(shape.batch) + " must be 1");
   if (shape.rows == 0 || shape.cols == 0 || like.tokens == 0) {
@@ -133,12 +135,17 @@ Result<DecodedMatmul> DecodedMatmul::create(const DeviceBlob& weight, const Matm
   if (like.y_stride < shape.rows) {
     return refuse("y_stride=" + text(like.y_stride) + " must be at least rows=" + text(shape.rows));
   }
+  if (multiprocessors > weight.multiprocessors()) {
+    return refuse("multiprocessors=" + text(multiprocessors) + " must be at most the device's, " +
+                  text(weight.multiprocessors()));
+  }
   auto library = CublasLt::get();
   if (!library) return tl::unexpected(library.error());
   const auto problem = std::make_shared<Problem>();
   problem->lt = *library;
   problem->shape = shape;
   problem->like = like;
+  problem->multiprocessors = static_cast<std::int32_t>(multiprocessors);
   if (auto ok = problem->describe(); !ok) return tl::unexpected(ok.error());
   if (auto ok = problem->choose(algorithm); !ok) return tl::unexpected(ok.error());
   return DecodedMatmul(problem);
@@ -193,7 +200,7 @@ namespace unweight {
 
 struct DecodedMatmul::Problem {};
 
-Result<DecodedMatmul> DecodedMatmul::create(const DeviceBlob&, const MatmulArguments&, std::uint32_t) {
+Result<DecodedMatmul> DecodedMatmul::create(const DeviceBlob&, const MatmulArguments&, std::uint32_t, std::uint32_t) {
   return fail(ErrorCode::kCuda, "cuBLASLt: this library was built without its header");
 }
 // Nothing below is ever called: there is no object.
