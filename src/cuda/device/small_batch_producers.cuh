@@ -147,7 +147,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   /// By a warp that need not be a producer: requests the first stages and sets up the barriers, while the producers ask
   /// where their first exceptions lie.
   __device__ void request_first() const {
-    this->init_full(0, kFirstStages);
+    this->template init_full<0, kFirstStages>();
     if (lane == 0) {
       if (x_copied()) ptx::prefetch_tensor_map(&this->x_map);
       const SmallBatchSegment first = SmallBatchSchedule::first_segment(params.deal, this->group());
@@ -156,7 +156,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
       }
     }
     __syncwarp();
-    this->init_full(kFirstStages, params.stages);
+    this->template init_full<kFirstStages, kMaxStages>();
     this->init_others();
   }
 

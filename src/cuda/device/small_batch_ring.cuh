@@ -14,6 +14,9 @@
 
 namespace unweight::sm90 {
 
+/// Slots of the ring at most.
+inline constexpr std::uint32_t kMaxStages = 8;
+
 /// Tiles of a stage.
 constexpr std::uint32_t stage_tiles(std::uint32_t strips) { return strips == 12 ? 12 : 16; }
 
@@ -56,7 +59,7 @@ struct SmallBatchParams {
   std::uint32_t strips;
   std::uint32_t tiles_per_strip;
   SmallBatchDeal deal;
-  std::uint32_t stages;  ///< slots of the ring
+  std::uint32_t stages;  ///< slots of the ring, up to kMaxStages
   std::uint32_t palette_count;
   std::uint8_t exception_base;
   bool dependent;           ///< launched so that it may begin before the kernel in front of it has ended

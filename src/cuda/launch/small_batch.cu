@@ -17,7 +17,7 @@ namespace {
 
 /// What a block may use on compute capability 9.0: 227 KiB.
 constexpr std::uint32_t kSharedBytes = 232448;
-constexpr std::uint32_t kMinStages = 2, kMaxStages = 8;
+constexpr std::uint32_t kMinStages = 2, kMaxStages = sm90::kMaxStages;
 
 std::string text(std::uint64_t value) { return std::to_string(value); }
 
