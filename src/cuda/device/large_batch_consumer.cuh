@@ -6,8 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cuda/device/exception_list.cuh>
+#include <cuda/device/large_batch_sums.cuh>
 #include <cuda/device/small_batch_consumer.cuh>
-#include <cuda/device/small_batch_sums.cuh>
 #include <cuda/device/tile_fragments.cuh>
 #include <cuda/ptx/barrier.cuh>
 #include <cuda/ptx/wgmma.cuh>
@@ -130,7 +130,7 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
       }
       end_products(fragments, sums);
       this->release_x(x_place.previous(Traits::kXSlots));
-      SmallBatchSums<Config>{*this}.store(now, places.own, sums);
+      LargeBatchSums<Config>{*this}.store(now, places.own, sums);
       now = schedule.segment(n);
     }
   }

@@ -90,10 +90,8 @@ struct SmallBatchBlock {
       if (params.deal.by_clusters()) ptx::barrier_init(all_received(), 1);
       ptx::fence_barrier_init();
       if (params.deal.by_clusters()) {
-        const std::uint32_t parts = params.deal.parts, rank = blockIdx.x % parts;
-        const std::uint32_t portions = rank < Traits::kPortions ? (Traits::kPortions - rank + parts - 1) / parts : 0;
         ptx::barrier_arrive_expect(all_received(),
-                                   portions * parts * Traits::kPortionSums * static_cast<std::uint32_t>(sizeof(float)));
+                                   Traits::received_bytes(blockIdx.x % params.deal.parts, params.deal.parts));
       }
     }
     __syncwarp();

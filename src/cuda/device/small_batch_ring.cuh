@@ -125,8 +125,25 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kStripPortionSums = kPortionTiles * 4 * device::kLanes;
   static constexpr std::uint32_t kPortionSums = Config::kStrips * kStripPortionSums;
   static constexpr std::uint32_t kItemSums = kPortionSums * kPortions;
+  /// For more than 64 tokens strips have one warp each, and sums travel in groups of 32 tokens instead of portions.
+  static constexpr bool kOwnSums = kTokens > 64;
+  static constexpr std::uint32_t kGroups = kTokens / 32, kGroupSums = kItemRows * 32;
   /// Whether a cluster's blocks receive sums where the rings were, for which all of them must have ended their loads.
-  static constexpr bool kReceivesInRings = kTokens > 64;
+  static constexpr bool kReceivesInRings = kOwnSums;
+
+  /// Bytes that block `rank` of a cluster of `parts` receives: of portions from all, itself too; of groups from others.
+  static UNWEIGHT_HOST_DEVICE constexpr std::uint32_t received_bytes(std::uint32_t rank, std::uint32_t parts) {
+    const std::uint32_t all = kOwnSums ? kGroups : kPortions, mine = rank < all ? (all - rank + parts - 1) / parts : 0;
+    return mine * (kOwnSums ? (parts - 1) * kGroupSums : parts * kPortionSums) *
+           static_cast<std::uint32_t>(sizeof(float));
+  }
+  static constexpr std::uint32_t most_received_bytes() {
+    std::uint32_t most = 0;
+    for (std::uint32_t parts = 2; parts <= SmallBatchDeal::kMostParts; ++parts) {
+      most = received_bytes(0, parts) > most ? received_bytes(0, parts) : most;
+    }
+    return most;
+  }
 
   static_assert(kColTiles % Config::kWarpTiles == 0 && Config::kStrips * (kColTiles + 1) <= device::kLanes,
                 "a warp's lanes hold the starts of kColTiles + 1 tiles of every strip");
@@ -136,8 +153,7 @@ struct SmallBatchTraits {
                     kConsumerThreads * kConsumerRegisters + 4 * device::kLanes * kProducerRegisters <=
                         65536 / kThreads / 8 * 8 * kThreads,
                 "a block moves no more registers than it is launched with; consumers would wait for ever");
-  static_assert(!kReceivesInRings || (kPortions + SmallBatchDeal::kMostParts - 1) * kPortionSums * sizeof(float) <=
-                                         kXSlots * kXBytes + 2 * kWeightBytes,
+  static_assert(!kReceivesInRings || most_received_bytes() <= kXSlots * kXBytes + 2 * kWeightBytes,
                 "sums from all blocks lie within the rings");
   static_assert(kColTiles % kSharers == 0 && (!Config::kShareX || kXApart), "sharers copy tiles along K");
   static_assert(kStripPortionSums * sizeof(float) <= kWarpBytes);
@@ -191,13 +207,8 @@ struct SmallBatchMap {
         x_empty(x_full + 8 * Traits::kXSlots),
         all_received(x_empty + 8 * Traits::kXSlots),
         received(Traits::kReceivesInRings ? x : (all_received + 8 + 15) / 16 * 16),
-        size(Traits::kReceivesInRings ? all_received + 8 : received + received_bytes(parts)) {}
-
-  /// Of the sums of the portions that a block finishes.
-  static UNWEIGHT_HOST_DEVICE constexpr std::uint32_t received_bytes(std::uint32_t parts) {
-    const std::uint32_t portions = parts == 1 ? 0 : (Traits::kPortions + parts - 1) / parts;
-    return portions * parts * Traits::kPortionSums * static_cast<std::uint32_t>(sizeof(float));
-  }
+        size(Traits::kReceivesInRings ? all_received + 8
+                                      : received + (parts == 1 ? 0 : Traits::received_bytes(0, parts))) {}
 };
 
 }  // namespace unweight::sm90

@@ -9,6 +9,7 @@
 #include <cuda/device/bit_ops.cuh>
 #include <cuda/device/small_batch_block.cuh>
 #include <cuda/device/small_batch_messenger.cuh>
+#include <cuda/device/strip_output.cuh>
 #include <cuda/ptx/barrier.cuh>
 #include <cuda/ptx/cluster.cuh>
 #include <cuda/ptx/grid.cuh>
@@ -55,9 +56,7 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
     ptx::keep(thread);  // from here on, so that no address that depends on it is kept in registers during the items
     auto* own = reinterpret_cast<float4*>(shared + own_place);
     const bool whole = segment.begin == 0 && segment.end == params.deal.steps;
-    if constexpr (Config::kShareX) {
-      store_alone(segment, own_place, thread / device::kLanes, sums);
-    } else if (params.deal.by_clusters()) {
+    if (params.deal.by_clusters()) {
       store_by_cluster(segment, own, thread, sums);
     } else if (Traits::kStripWarps == 1 && whole) {
       store_alone(segment, own_place, thread / device::kLanes, sums);
@@ -90,43 +89,14 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
     ptx::named_barrier_sync(kConsumersMeet, Traits::kConsumerThreads);  // before the memory is written again
   }
 
-  /// A whole item whose strips have one warp each, which needs no other's sums. By way of the warp's own memory, so
-  /// that a lane stores 16 rows of a token: 32 bytes.
+  /// A whole item whose strips have one warp each, which needs no other's sums.
   __device__ void store_alone(const SmallBatchSegment& segment, std::uint32_t own_place, std::uint32_t strip,
                               const float (&sums)[Config::kTokenTiles][4]) const {
     if constexpr (Traits::kStripWarps == 1) {
-      constexpr std::uint32_t kTiles = 4;  // of tokens at a time: a lane each
-      static_assert(Config::kTokenTiles % kTiles == 0 && 2 * format::kTileRows * device::kLanes <= Traits::kWarpBytes);
-      const auto item = this->locate(segment.item);
-      const std::uint32_t first_row = item.rows * Traits::kItemRows + strip * format::kTileRows;
-      const std::uint32_t rows = first_row < params.rows ? min(format::kTileRows, params.rows - first_row) : 0;
-      float bias[2] = {};
+      const StripOutput<Config> output(*this, segment.item, strip);
       UNWEIGHT_UNROLL
-      for (std::uint32_t half = 0; half < 2; ++half) {
-        const std::uint32_t row = lane / 4 + 8 * half;
-        if (params.bias != nullptr && row < rows) bias[half] = device::float_of_bf16(params.bias[first_row + row]);
-      }
-      auto* staged = reinterpret_cast<std::uint16_t*>(shared + own_place);  // [32 tokens][16 rows]
-      UNWEIGHT_UNROLL
-      for (std::uint32_t group = 0; group < Config::kTokenTiles / kTiles; ++group) {
-        UNWEIGHT_UNROLL
-        for (std::uint32_t i = 0; i < 4 * kTiles; ++i) {
-          const std::uint32_t token = i / 4 * 8 + 2 * (lane & 3) + i % 2, half = i / 2 % 2;
-          const float sum = sums[group * kTiles + i / 4][i % 4] + bias[half];
-          staged[token * format::kTileRows + lane / 4 + 8 * half] = device::round_to_bf16(sum);
-        }
-        __syncwarp();
-        const std::uint32_t token = item.token + group * device::kLanes + lane;
-        const std::uint16_t* from = staged + lane * format::kTileRows;
-        std::uint16_t* to = params.y + std::uint64_t{token} * params.y_stride + first_row;
-        if (token < params.tokens && rows == format::kTileRows && params.y_by_vectors) {
-          reinterpret_cast<uint4*>(to)[0] = reinterpret_cast<const uint4*>(from)[0];
-          reinterpret_cast<uint4*>(to)[1] = reinterpret_cast<const uint4*>(from)[1];
-        } else if (token < params.tokens) {
-          UNWEIGHT_NO_UNROLL
-          for (std::uint32_t row = 0; row < rows; ++row) to[row] = from[row];
-        }
-        __syncwarp();
+      for (std::uint32_t group = 0; group < Config::kTokenTiles / kGroupTiles; ++group) {
+        output.store(own_place, group, *reinterpret_cast<const TokenGroup*>(&sums[group * kGroupTiles]));
       }
     }
   }
