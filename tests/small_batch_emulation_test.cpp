@@ -78,7 +78,6 @@ void run_strips(const launch::PlacedBlob& weight, const MatmulArguments& argumen
         if (arguments.tokens > 128) return run.template operator()<32, true>();
         if (arguments.tokens > 64) return run.template operator()<16, true>();
       }
-      if constexpr (Strips == 12) return run.template operator()<16, true>();
       return arguments.tokens <= 32 ? run.template operator()<4, true>() : run.template operator()<8, true>();
     }
   }
@@ -135,9 +134,6 @@ std::vector<std::uint16_t> multiply(const HostBlob& blob, const HostActivations&
       break;
     case 8:
       run.operator()<8>();
-      break;
-    case 12:
-      run.operator()<12>();
       break;
     default:
       run.operator()<16>();
@@ -248,14 +244,6 @@ TEST(SmallBatchEmulation, ManyTokens) {
         c.seed = 2;
         c.config.stages = 3;
         EXPECT_EQ(multiply(tiled, x, c), y) << describe_case(shape, c);
-        if (tokens <= 128) {
-          c.config.strips = 12;
-          const auto others = multiply(raw, x, c);
-          EXPECT_TRUE(near_float64(others, x.data(), x.stride, values, shape, tokens)) << describe_case(shape, c);
-          c.seed = 3;
-          EXPECT_EQ(multiply(tiled, x, c), others) << describe_case(shape, c);
-          c.config.strips = 8;
-        }
         if (split) continue;
         c.config.share_x = true;
         EXPECT_EQ(multiply(tiled, x, c), y) << describe_case(shape, c);

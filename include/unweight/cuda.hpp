@@ -102,7 +102,7 @@ inline constexpr std::uint32_t kMaxMatmulTokens = 65536;
 
 /// How a multiplication runs. All members but `strips`, `split` and `warpgroup` only change its speed.
 struct MatmulConfig {
-  /// Strips of 16 output features that a thread block works on at a time: 1, 2 or 4, with `warpgroup` 4, 8, 12 or 16.
+  /// Strips of 16 output features that a thread block works on at a time: 1, 2 or 4, with `warpgroup` 4, 8 or 16.
   /// Fewer spread small matrices over more of the chip; more read X less often.
   std::uint32_t strips = 2;
   /// Slots of the ring that weights are loaded into ahead of use, 2 to 8.
@@ -115,8 +115,7 @@ struct MatmulConfig {
   /// The blob itself must not be written by a kernel that may still run then.
   bool dependent_launch = false;
   /// Four warps multiply together (wgmma) instead of each alone (mma.sync), while the next tiles are decoded. Runs as
-  /// though there were 32, 64, 128 or a multiple of 256 tokens; more than 32 need it, more than 64 with strips = 8, or
-  /// 12 up to 128.
+  /// though there were 32, 64, 128 or a multiple of 256 tokens; more than 32 need it, more than 64 with strips = 8.
   bool warpgroup = false;
   /// Pairs of thread blocks, a cluster, read X together, for more than 64 tokens.
   bool share_x = false;

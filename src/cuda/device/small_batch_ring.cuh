@@ -18,21 +18,20 @@ namespace unweight::sm90 {
 inline constexpr std::uint32_t kMaxStages = 8;
 
 /// Tiles of a stage.
-constexpr std::uint32_t stage_tiles(std::uint32_t strips) { return strips == 12 ? 12 : 16; }
+inline constexpr std::uint32_t kStageTiles = 16;
 
 /// Compile-time part of a configuration.
 template <std::uint32_t Strips, std::uint32_t TokenTiles, bool Raw, bool Warpgroup = false, bool ShareX = false>
 struct SmallBatchConfig {
-  static constexpr std::uint32_t kStrips = Strips;          ///< strips of 16 rows in an item: 1, 2, 4, 8, 12 or 16
+  static constexpr std::uint32_t kStrips = Strips;          ///< strips of 16 rows in an item: 1, 2, 4, 8 or 16
   static constexpr std::uint32_t kTokenTiles = TokenTiles;  ///< tiles of 8 tokens in an item: 1, 2, 4, 8, 16 or 32
   static constexpr bool kRaw = Raw;                         ///< W is not compressed
   static constexpr bool kWarpgroup = Warpgroup;             ///< four warps multiply together
   /// Clusters of two blocks, neighbours along W's rows, get X together: each copies half of it to both.
   static constexpr bool kShareX = ShareX;
-  static constexpr std::uint32_t kStageTiles = stage_tiles(Strips);
   /// Tiles that a warp decodes at a time. Sums of more than 64 tokens leave registers for 8 warps, too few to hide
-  /// what a tile waits for; so there are two tiles in each. Or for 12 warps with one.
-  static constexpr std::uint32_t kWarpTiles = TokenTiles <= 8 || Strips == 12 ? 1 : 2;
+  /// what a tile waits for; so there are two tiles in each.
+  static constexpr std::uint32_t kWarpTiles = TokenTiles <= 8 ? 1 : 2;
 };
 
 /// Where things lie. All addresses are device memory.
@@ -70,8 +69,7 @@ struct SmallBatchParams {
 
 template <class Config>
 struct SmallBatchTraits {
-  static constexpr std::uint32_t kConsumers =
-      Config::kStageTiles / Config::kWarpTiles;  ///< warps that decode and multiply
+  static constexpr std::uint32_t kConsumers = kStageTiles / Config::kWarpTiles;  ///< warps that decode and multiply
   static constexpr std::uint32_t kConsumerThreads = kConsumers * device::kLanes;
   /// For many tokens X has a ring of its own. It comes from the L2 cache and needs less time, and it is needed later
   /// and longer than the tiles, whose slots are free as soon as they are decoded.
@@ -84,10 +82,10 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kXProducer = kMessenger + 1;  ///< requests X where it is apart
   static constexpr std::uint32_t kThreads = kConsumerThreads + (kXApart ? 4 : 3) * device::kLanes;
   /// Of a thread, when moved.
-  static constexpr std::uint32_t kProducerRegisters = kConsumers == 16 ? 64 : kConsumers == 12 ? 80 : 72;
-  static constexpr std::uint32_t kConsumerRegisters = kConsumers == 16 ? 104 : kConsumers == 12 ? 144 : 216;
+  static constexpr std::uint32_t kProducerRegisters = kConsumers == 16 ? 64 : 72;
+  static constexpr std::uint32_t kConsumerRegisters = kConsumers == 16 ? 104 : 216;
 
-  static constexpr std::uint32_t kColTiles = Config::kStageTiles / Config::kStrips;  ///< tiles along K of a stage
+  static constexpr std::uint32_t kColTiles = kStageTiles / Config::kStrips;  ///< tiles along K of a stage
   static constexpr std::uint32_t kStripWarps = kConsumers / Config::kStrips;
   static constexpr std::uint32_t kTokens = 8 * Config::kTokenTiles;
   static constexpr std::uint32_t kItemRows = format::kTileRows * Config::kStrips;
@@ -105,7 +103,7 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kSharers = Config::kShareX ? 2 : 1;  ///< blocks that get X together
   static constexpr std::uint32_t kXEmptyArrivals = kSharers * kEmptyArrivals;
   static constexpr std::uint32_t kTileStride = Config::kRaw ? kRawTileBytes : format::kTileBytes;
-  static constexpr std::uint32_t kWeightBytes = Config::kStageTiles * kTileStride;
+  static constexpr std::uint32_t kWeightBytes = kStageTiles * kTileStride;
   /// Room for the exceptions of a strip's tiles: 64 units a tile, five times what trained weights have. Longer lists
   /// are read from global memory.
   static constexpr std::uint32_t kExceptionBytes = Config::kRaw ? 0 : 2048 / Config::kStrips / 16 * 16;
@@ -181,7 +179,7 @@ struct RingPlace {
 /// What a producer says about a slot.
 template <class Config>
 struct SmallBatchStage {
-  device::ExceptionList lists[Config::kStageTiles];                ///< in the order of the tiles in a slot
+  device::ExceptionList lists[kStageTiles];                ///< in the order of the tiles in a slot
   std::uint8_t row_palettes[Config::kStrips * format::kTileRows];  ///< in a segment's first stage
 };
 

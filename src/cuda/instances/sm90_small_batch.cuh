@@ -31,7 +31,6 @@ template <bool Raw>
 SmallBatchInstances large_batch_instances() {
   return {small_batch_instance<SmallBatchConfig<8, 16, Raw, true>>(),
           small_batch_instance<SmallBatchConfig<8, 32, Raw, true>>(),
-          small_batch_instance<SmallBatchConfig<12, 16, Raw, true>>(),
           small_batch_instance<SmallBatchConfig<8, 16, Raw, true, true>>(),
           small_batch_instance<SmallBatchConfig<8, 32, Raw, true, true>>()};
 }

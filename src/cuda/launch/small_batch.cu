@@ -28,7 +28,7 @@ Result<void> check_tokens(std::uint32_t tokens) {
   return refuse("tokens=" + text(tokens) + " must be at most " + text(kMaxMatmulTokens));
 }
 
-constexpr std::uint32_t kStripChoices[] = {1, 2, 4, 8, 12, 16};
+constexpr std::uint32_t kStripChoices[] = {1, 2, 4, 8, 16};
 constexpr std::size_t kMostItemSums = 128 * 256;  ///< 8 strips x 256 tokens, or 16 x 64, which are fewer
 
 /// Every kernel, those of a kind together and narrower ones first. Made once: load_small_batch() asks first.
@@ -59,7 +59,7 @@ const sm90::SmallBatchInstance* find_instance(const MatmulConfig& config, bool r
 /// Of the block with most work, in units of about a stage's time. The constants are a fit to measurements on an H100;
 /// docs/kernels.md says how far off the choices are.
 double expected_cost(const sm90::SmallBatchDeal& deal, const MatmulConfig& config, std::uint32_t tokens) {
-  const double x_bytes = 128.0 * (sm90::stage_tiles(config.strips) / config.strips) * format::align_up(tokens, 8U);
+  const double x_bytes = 128.0 * (sm90::kStageTiles / config.strips) * format::align_up(tokens, 8U);
   const double items = deal.rounds + (deal.longer_rounds != 0 ? 1 : 0) + (deal.splits() ? 1 : 0);
   const double product = config.warpgroup ? -0.08 : tokens > 8 ? 0.008 * (tokens - 8) : 0;
   double waits = 0;
@@ -156,7 +156,7 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
   if (auto ok = launch::check_tokens(tokens); !ok) return ok;
   if (std::find(launch::kStripChoices, std::end(launch::kStripChoices), config.strips) ==
       std::end(launch::kStripChoices)) {
-    return refuse("strips=" + text(config.strips) + " must be 1, 2, 4, 8, 12 or 16");
+    return refuse("strips=" + text(config.strips) + " must be 1, 2, 4, 8 or 16");
   }
   if (config.stages < launch::kMinStages || config.stages > launch::kMaxStages) {
     return refuse("stages=" + text(config.stages) + " must be 2 to 8");
@@ -168,10 +168,10 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
   if (auto ok = launch::can_decode(shape); !ok) return ok;
   const auto* kernel = launch::find_instance(config, weight.layout() == BlobLayout::kRaw, tokens);
   if (kernel == nullptr && config.warpgroup && tokens > 64) {
-    return refuse("tokens=" + text(tokens) + " needs strips=8, or up to 128 strips=12 without share_x");
+    return refuse("tokens=" + text(tokens) + " needs strips=8");
   }
   if (kernel == nullptr && config.warpgroup)
-    return refuse("warpgroup needs strips=4, 8, 12 or 16, not " + text(config.strips));
+    return refuse("warpgroup needs strips=4, 8 or 16, not " + text(config.strips));
   if (kernel == nullptr && config.strips >= 8) return refuse("strips=" + text(config.strips) + " needs warpgroup");
   if (kernel == nullptr) return refuse("tokens=" + text(tokens) + " must be at most 32 without warpgroup");
   const std::uint32_t parts = launch::parts_of(shape, config, weight.multiprocessors(), tokens);
@@ -202,8 +202,7 @@ Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_
       for (const bool split : {false, true}) {
         const MatmulConfig config{.strips = strips, .split = split, .warpgroup = warpgroup};
         // For few tokens four warps together have no advantage.
-        if ((warpgroup && tokens <= 16) || strips == 12 || launch::find_instance(config, raw, tokens) == nullptr)
-          continue;
+        if ((warpgroup && tokens <= 16) || launch::find_instance(config, raw, tokens) == nullptr) continue;
         const auto deal = launch::small_batch_deal(weight.shape(), config, blocks, tokens);
         const double cost = launch::expected_cost(deal, config, tokens);
         if (least != 0 && cost >= least) continue;

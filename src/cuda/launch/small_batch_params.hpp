@@ -24,7 +24,7 @@ inline std::uint32_t token_blocks_of(std::uint32_t tokens) {
 /// For a matrix that is not empty; of blocks or, where two share X, of pairs.
 inline sm90::SmallBatchDeal small_batch_deal(const MatrixShape& shape, const MatmulConfig& config,
                                              std::uint32_t multiprocessors, std::uint32_t tokens) {
-  const std::uint32_t columns = sm90::stage_tiles(config.strips) / config.strips;  // tiles along K in a stage
+  const std::uint32_t columns = sm90::kStageTiles / config.strips;  // tiles along K in a stage
   const std::uint32_t sharers = config.share_x ? 2 : 1;
   const std::uint64_t rows = std::uint64_t{format::kTileRows} * config.strips * sharers;
   return {static_cast<std::uint32_t>(token_blocks_of(tokens) * format::ceil_div(shape.rows, rows)),
