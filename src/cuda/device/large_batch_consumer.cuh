@@ -17,9 +17,10 @@ namespace unweight::sm90 {
 
 /// Decodes kWarpTiles neighbouring tiles of every stage and multiplies them with X. One of 8 warps.
 ///
-/// A warpgroup's product runs while its next tiles' exponents are decoded, into the warps' own memory. Only when it has
-/// ended are values joined, to the registers that it has read: registers hold the sums and one product's operands, no
-/// more. Meanwhile the other warpgroup's product has the tensor cores.
+/// wgmma with A in registers holds up its warp until the tensor cores have begun with it, so what a warp does between
+/// products overlaps with the other warpgroup's products alone, and should take no longer. Therefore it asks for what
+/// the next stage's tiles need before it begins a product, and gets it afterwards. Values are joined, to the registers
+/// that the product before has read, when that has ended: registers hold the sums and one stage's operands, no more.
 template <class Config>
 struct LargeBatchConsumer : SmallBatchConsumer<Config> {
   using Traits = SmallBatchTraits<Config>;
@@ -29,49 +30,37 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
   using Fragments = device::TileFragments;
   static constexpr std::uint32_t kTiles = Config::kWarpTiles;
 
-  /// How many of the warp's tiles of a stage there are: the last strips of W and the last columns may be missing.
-  [[nodiscard]] __device__ std::uint32_t existing(std::uint32_t rows, std::uint32_t step) const {
-    const std::uint32_t strip = rows * Config::kStrips + places.strip, column = step * Traits::kColTiles;
-    return strip < params.strips && column < params.tiles_per_strip ? params.tiles_per_strip - column : 0;
-  }
-
   [[nodiscard]] __device__ device::FragmentDecoder decoder() const {
     auto* exponents = reinterpret_cast<std::uint8_t*>(shared + places.own);
     return {shared, params.exceptions, exponents, lane, params.exception_base};
   }
 
-  __device__ void decode_exponents(std::uint32_t slot, const device::LanePalettes& palettes, std::uint32_t rows,
-                                   std::uint32_t step) const {
-    if constexpr (!Config::kRaw) {
-      const auto* lists = reinterpret_cast<const device::ExceptionList*>(shared + places.list + slot * sizeof(Stage));
-      decoder().template decode_exponents<kTiles>(shared + places.tile + slot * Traits::kWeightBytes, palettes, lists,
-                                                  existing(rows, step));
-    }
+  [[nodiscard]] __device__ const std::byte* tiles_of(std::uint32_t slot) const {
+    return shared + places.tile + slot * Traits::kWeightBytes;
+  }
+  [[nodiscard]] __device__ const device::ExceptionList* lists_of(std::uint32_t slot) const {
+    return reinterpret_cast<const device::ExceptionList*>(shared + places.list + slot * sizeof(Stage));
   }
 
-  /// A stage's tile number i, as interleave() takes it. Of raw weights nothing yet: ldmatrix would write, while the
-  /// product before reads, what ptxas believes to be free.
-  __device__ auto load(std::uint32_t slot, std::uint32_t i) const {
-    if constexpr (Config::kRaw) {
-      return i;
-    } else {
-      return decoder().load(shared + places.tile + slot * Traits::kWeightBytes, i).bytes();
-    }
+  using Requests = device::FragmentDecoder::Request[kTiles];
+  __device__ void ask_lists(Requests& requests, std::uint32_t slot) const {
+    // Of the lane, as far as the compiler knows: it would wait for a warp's list at once, for a uniform register.
+    const std::uint32_t zero = lane * (params.stages / 32);
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < kTiles; ++i) requests[i].list = lists_of(slot)[i + zero].packed;
+  }
+  __device__ void ask(Requests& requests, std::uint32_t slot) const {
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < kTiles; ++i) decoder().ask(requests[i], tiles_of(slot) + i * format::kTileBytes);
   }
 
-  /// The A operands, once the products that had these registers have ended.
-  template <class Loaded>
-  __device__ Fragments interleave(const Loaded& loaded, std::uint32_t slot, std::uint32_t rows,
-                                  std::uint32_t step) const {
-    if constexpr (Config::kRaw) {
-      // Outside the matrix both give zeros.
-      const std::uint32_t tile =
-          places.tile + slot * Traits::kWeightBytes + loaded * Config::kStrips * Traits::kTileStride;
-      if (params.raw_by_tensor_copy) return this->load_raw(base + tile);
-      return this->fetch_raw(rows * Config::kStrips + places.strip, step * Traits::kColTiles + loaded);
-    } else {
-      return loaded.interleave();
-    }
+  /// A stage's tile number i of raw weights. Only when no product is under way: ldmatrix would write, while one reads,
+  /// what ptxas believes to be free.
+  __device__ Fragments fetch(std::uint32_t slot, std::uint32_t i, std::uint32_t rows, std::uint32_t step) const {
+    // Outside the matrix both give zeros.
+    const std::uint32_t tile = places.tile + slot * Traits::kWeightBytes + i * Config::kStrips * Traits::kTileStride;
+    if (params.raw_by_tensor_copy) return this->load_raw(base + tile);
+    return this->fetch_raw(rows * Config::kStrips + places.strip, step * Traits::kColTiles + i);
   }
 
   /// Begins the product of a stage's tile number i, after those before it.
@@ -101,37 +90,60 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
     this->find_places();
     float sums[Config::kTokenTiles][4] = {};
     Fragments fragments[kTiles]{};
+    [[maybe_unused]] Requests requests{};
     RingPlace place, x_place;
     SmallBatchSegment now = schedule.segment(0);
     for (std::uint32_t n = 1; now.exists(); ++n) {
       const std::uint32_t rows = this->locate(now.item).rows;
+      const SmallBatchSegment then = schedule.segment(n);
       ptx::barrier_wait(this->full(place.slot), place.parity);
       const device::LanePalettes palettes = this->look_up_palettes(place.slot);
+      if (!Config::kRaw && n == 1) {
+        ask_lists(requests, place.slot);
+        ask(requests, place.slot);
+      }
       for (std::uint32_t step = now.begin; step < now.end; ++step) {
         const std::uint32_t slot = place.slot;
-        ptx::barrier_wait(this->full(slot), place.parity);
-        decode_exponents(slot, palettes, rows, step);
-        const auto first = load(slot, 0);
-        ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
-        end_products(fragments, sums);
-        fragments[0] = interleave(first, slot, rows, step);
-        begin_product(fragments[0], x_place.slot, 0, sums);
-        this->release_x(x_place.previous(Traits::kXSlots), step != now.begin);
-        UNWEIGHT_UNROLL
-        for (std::uint32_t i = 1; i < kTiles; ++i) {
-          if constexpr (Config::kRaw) ptx::wgmma_wait(sums);
-          fragments[i] = interleave(load(slot, i), slot, rows, step);
-          begin_product(fragments[i], x_place.slot, i, sums);
+        if constexpr (Config::kRaw) {
+          ptx::barrier_wait(this->full(slot), place.parity);
+          ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
+          UNWEIGHT_UNROLL
+          for (std::uint32_t i = 0; i < kTiles; ++i) {
+            end_products(fragments, sums);
+            fragments[i] = fetch(slot, i, rows, step);
+            begin_product(fragments[i], x_place.slot, i, sums);
+            if (i == 0) this->release_x(x_place.previous(Traits::kXSlots), step != now.begin);
+          }
+          ptx::wgmma_wait(sums);
+          this->arrive(this->empty(slot));
+          place.advance(1, params.stages);
+        } else {
+          decoder().decode_exponents(requests, palettes, lists_of(slot));
+          place.advance(1, params.stages);
+          if (step + 1 < now.end || then.exists()) {
+            ptx::barrier_wait(this->full(place.slot), place.parity);
+            ask_lists(requests, place.slot);
+          }
+          device::TileBytes bytes[kTiles];
+          UNWEIGHT_UNROLL
+          for (std::uint32_t i = 0; i < kTiles; ++i) bytes[i] = decoder().load(tiles_of(slot), i).bytes();
+          this->arrive(this->empty(slot));
+          ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
+          end_products(fragments, sums);
+          UNWEIGHT_UNROLL
+          for (std::uint32_t i = 0; i < kTiles; ++i) {
+            fragments[i] = bytes[i].interleave();
+            begin_product(fragments[i], x_place.slot, i, sums);
+            if (i == 0) ask(requests, place.slot);  // where there is no next stage, for nothing
+          }
+          this->release_x(x_place.previous(Traits::kXSlots), step != now.begin);
         }
-        this->arrive(this->empty(slot));
-        if constexpr (Config::kRaw) ptx::wgmma_wait(sums);
-        place.advance(1, params.stages);
         x_place.advance(1, Traits::kXSlots);
       }
       end_products(fragments, sums);
       this->release_x(x_place.previous(Traits::kXSlots));
       LargeBatchSums<Config>{*this}.store(now, places.own, sums);
-      now = schedule.segment(n);
+      now = then;
     }
   }
 };

@@ -28,7 +28,7 @@ struct LargeBatchSums : SmallBatchBlock<Config> {
   using Sums = float[Config::kTokenTiles][4];
   static constexpr std::uint32_t kGroups = Traits::kGroups;
   /// Tiles of tokens whose partial sums are waited for at once: as many as there are registers for.
-  static constexpr std::uint32_t kTilesAhead = 16;
+  static constexpr std::uint32_t kTilesAhead = 8;
   static_assert(Config::kTokenTiles % kTilesAhead == 0);
 
   /// Stores what lies inside Y; or, of an item that another block finishes, partial sums. Clears the sums.

@@ -24,7 +24,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   using Block::params, Block::lane, Block::base, Block::map, Block::shared;
   using Stage = SmallBatchStage<Config>;
   static constexpr std::uint32_t kStartsPerStrip = Traits::kColTiles + 1;
-  static constexpr std::uint32_t kAhead = 3;        ///< stages of its own
+  static constexpr std::uint32_t kAhead = Config::kWarpTiles > 1 ? 2 : 3;  ///< stages of its own
   static constexpr std::uint32_t kFirstStages = 2;  ///< requested before the block's threads have met
 
   /// A stage to come.
@@ -132,6 +132,13 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
       UNWEIGHT_NO_UNROLL
       for (std::uint32_t v = column; v < vectors; v += Traits::kColTiles) {
         ptx::copy_async16(to + 16 * v, params.exceptions + aligned + std::uint64_t{kVectorUnits} * v);
+      }
+    }
+    if constexpr (Config::kWarpTiles > 1) {
+      const bool exists =
+          first_strip + strip < params.strips && work.step * Traits::kColTiles + column < params.tiles_per_strip;
+      if (!exists && strip < Config::kStrips && column < Traits::kColTiles) {
+        stage.lists[strip * Traits::kColTiles + column] = device::ExceptionList::absent();
       }
     }
     if (work.begins_segment && lane < Config::kStrips && first_strip + lane < params.strips) {

@@ -82,8 +82,8 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kXProducer = kMessenger + 1;  ///< requests X where it is apart
   static constexpr std::uint32_t kThreads = kConsumerThreads + (kXApart ? 4 : 3) * device::kLanes;
   /// Of a thread, when moved.
-  static constexpr std::uint32_t kProducerRegisters = kConsumers == 16 ? 64 : 72;
-  static constexpr std::uint32_t kConsumerRegisters = kConsumers == 16 ? 104 : 216;
+  static constexpr std::uint32_t kProducerRegisters = kConsumers == 16 ? 64 : Config::kTokenTiles > 16 ? 56 : 72;
+  static constexpr std::uint32_t kConsumerRegisters = kConsumers == 16 ? 104 : Config::kTokenTiles > 16 ? 224 : 216;
 
   static constexpr std::uint32_t kColTiles = kStageTiles / Config::kStrips;  ///< tiles along K of a stage
   static constexpr std::uint32_t kStripWarps = kConsumers / Config::kStrips;
@@ -179,7 +179,7 @@ struct RingPlace {
 /// What a producer says about a slot.
 template <class Config>
 struct SmallBatchStage {
-  device::ExceptionList lists[kStageTiles];                ///< in the order of the tiles in a slot
+  device::ExceptionList lists[kStageTiles];                        ///< in the order of the tiles in a slot
   std::uint8_t row_palettes[Config::kStrips * format::kTileRows];  ///< in a segment's first stage
 };
 

@@ -104,38 +104,43 @@ struct FragmentDecoder {
     return parts;
   }
 
+  /// What decode_exponents() needs, on its way from shared memory: ask() when the list has come.
+  struct Request {
+    std::uint32_t list;  ///< ExceptionList::packed, which says so if there is no such tile
+    std::uint32_t codes[3];
+    std::uint32_t unit;
+  };
+
+  /// @param tile  1408 bytes of shared memory, aligned to 128
+  __device__ void ask(Request& request, const std::byte* tile) const {
+    const uint2 codes01 = *reinterpret_cast<const uint2*>(tile + format::kCodes01Offset + 8 * lane);
+    request.codes[0] = codes01.x, request.codes[1] = codes01.y;
+    request.codes[2] = *reinterpret_cast<const std::uint32_t*>(tile + format::kCodes2Offset + 4 * lane);
+    const ExceptionList list{0, request.list};
+    request.unit = 0;
+    if (has_unit(list)) request.unit = reinterpret_cast<const std::uint16_t*>(shared + list.place())[lane];
+  }
+
   /// Decodes the exponents of Count tiles side by side, so that there is work while one of them waits: into
   /// `exponents`, 1 KiB a tile, for load().
-  /// @param tiles     one after the other
-  /// @param existing  how many of them there are; the others, as they lie in memory, are zeros
+  /// @param places  of their lists, one after the other
   template <std::uint32_t Count>
-  __device__ void decode_exponents(const std::byte* tiles, const LanePalettes& palettes, const ExceptionList* places,
-                                   std::uint32_t existing) const {
-    ExceptionList lists[Count];
-    std::uint32_t codes[Count][3];
+  __device__ void decode_exponents(const Request (&requests)[Count], const LanePalettes& palettes,
+                                   const ExceptionList* places) const {
+    std::uint32_t patches[Count];
+    bool unusual = false;
     UNWEIGHT_UNROLL
     for (std::uint32_t i = 0; i < Count; ++i) {
-      lists[i] = places[i];
-      ptx::keep(lists[i].packed);  // loaded without a branch
-      if (i >= existing) lists[i].packed = 0;
-      const std::byte* tile = tiles + i * format::kTileBytes;
-      const uint2 codes01 = *reinterpret_cast<const uint2*>(tile + format::kCodes01Offset + 8 * lane);
-      codes[i][0] = codes01.x, codes[i][1] = codes01.y;
-      codes[i][2] = *reinterpret_cast<const std::uint32_t*>(tile + format::kCodes2Offset + 4 * lane);
+      const auto unit = static_cast<std::uint16_t>(requests[i].unit);
+      unusual |= format::entry_is_extended(unit);
+      unusual |= ExceptionList{0, requests[i].list}.is_unusual();
+      patches[i] = format::rotate_exponent(format::entry_exponent(unit, exception_base));
+      ptx::keep(patches[i]);  // here, beside the look-ups, and not behind a branch
     }
-    bool has_unit[Count], extended = false, unusual = existing < Count;
-    std::uint16_t units[Count] = {};
+    unusual = __any_sync(kAllLanes, unusual) != 0;
     UNWEIGHT_UNROLL
     for (std::uint32_t i = 0; i < Count; ++i) {
-      has_unit[i] = !lists[i].is_unusual() && lane < lists[i].usual_count();
-      if (has_unit[i]) units[i] = reinterpret_cast<const std::uint16_t*>(shared + lists[i].place())[lane];
-      extended |= format::entry_is_extended(units[i]);
-      unusual |= lists[i].is_unusual();
-    }
-    unusual |= __any_sync(kAllLanes, extended) != 0;
-    UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < Count; ++i) {
-      const LaneSelectors selectors = unpack_selectors(codes[i]);
+      const LaneSelectors selectors = unpack_selectors(requests[i].codes);
       std::uint32_t rotated[kLaneGroups];
       UNWEIGHT_UNROLL
       for (std::uint32_t g = 0; g < kLaneGroups; ++g) rotated[g] = look_up_group(palettes, selectors, g);
@@ -144,13 +149,13 @@ struct FragmentDecoder {
     __syncwarp();
     UNWEIGHT_UNROLL
     for (std::uint32_t i = 0; i < Count; ++i) {
-      const auto exponent = format::rotate_exponent(format::entry_exponent(units[i], exception_base));
-      if (has_unit[i] && !unusual) of_tile(i).put(units[i], static_cast<std::uint8_t>(exponent));
+      if (has_unit({0, requests[i].list}) && !unusual) {
+        of_tile(i).put(static_cast<std::uint16_t>(requests[i].unit), static_cast<std::uint8_t>(patches[i]));
+      }
     }
     if (__builtin_expect(unusual, 0)) {
       UNWEIGHT_NO_UNROLL
-      for (std::uint32_t i = 0; i < Count; ++i)
-        of_tile(i).patch_unusual(i < existing ? places[i] : ExceptionList{}, i < existing);
+      for (std::uint32_t i = 0; i < Count; ++i) of_tile(i).patch_unusual(places[i]);
     }
     __syncwarp();
   }
@@ -169,10 +174,14 @@ struct FragmentDecoder {
     return {shared, exceptions, exponents + i * format::kTileValues, lane, exception_base};
   }
 
-  __device__ void patch_unusual(const ExceptionList& list, bool exists) const {
-    if (!exists || list.is_escaped()) {
-      std::uint32_t rotated[kLaneGroups] = {};
-      if (exists) load_plane(units_of(list), lane, rotated);
+  [[nodiscard]] __device__ bool has_unit(const ExceptionList& list) const {
+    return !list.is_unusual() && lane < list.usual_count();
+  }
+
+  __device__ void patch_unusual(const ExceptionList& list) const {
+    if (list.is_escaped()) {
+      std::uint32_t rotated[kLaneGroups] = {};  // of an absent tile; sign and mantissa are zeros in memory
+      if (!list.is_absent()) load_plane(units_of(list), lane, rotated);
       store_plane(rotated);
     } else {
       patch_in_steps(list);
