@@ -47,7 +47,7 @@ void run_kernel(const launch::PlacedBlob& weight, const MatmulArguments& argumen
                        .box_rows = box_rows,
                        .box_tiles = box_tiles};
   };
-  const CUtensorMap x_map = tensor_map(launch::activations(weight, arguments), Traits::kTokens, Traits::kXCopyTiles);
+  const CUtensorMap x_map = tensor_map(launch::activations(weight, arguments), Traits::kXCopyTokens, Traits::kXTiles);
   CUtensorMap w_map = tensor_map(launch::raw_matrix(weight, arguments.matrix), Traits::kItemRows, Traits::kColTiles);
   if constexpr (!Config::kRaw) {
     w_map.tiles = launch::matrix_tiles(weight, arguments.matrix);

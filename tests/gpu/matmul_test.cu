@@ -5,6 +5,7 @@
 #include "gpu/device_fixture.cuh"
 #include "support/matmul.hpp"
 #include "support/tensors.hpp"
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -97,7 +98,12 @@ void expect_equal(const std::vector<std::uint16_t>& found, const std::vector<std
                   const std::string& what) {
   const auto [at, other] = std::mismatch(found.begin(), found.end(), wanted.begin(), wanted.end());
   if (at == found.end() && other == wanted.end()) return;
-  ADD_FAILURE() << what << ": value " << at - found.begin() << " is " << *at << ", not " << *other;
+  std::size_t wrong = 0, last = 0;
+  for (std::size_t i = 0; i < std::min(found.size(), wanted.size()); ++i) {
+    if (found[i] != wanted[i]) ++wrong, last = i;
+  }
+  ADD_FAILURE() << what << ": value " << at - found.begin() << " is " << *at << ", not " << *other << "; in all "
+                << wrong << " of " << wanted.size() << ", the last one at " << last;
 }
 
 struct ShapeAndStages {
@@ -387,6 +393,49 @@ TEST_F(MatmulOnDevice, Random) {
     if (can_implement(*blob.device, tokens, config)) {
       expect_equal(run(*blob.device, x, tokens, config, gap, offset, nullptr, matrix), expected, what);
       expect_equal(run(*blob.device, x, tokens, config, gap, offset, nullptr, matrix), expected, "again: " + what);
+    }
+  }
+}
+
+/// Launches that may begin before the one in front has ended, with several items a block.
+TEST_F(SlowMatmulOnDevice, ChainsOfManyTokens) {
+  const MatrixShape shape{1, 28672, 512};
+  const auto values = make_tensor(shape, Filling::kTrained, 9);
+  const UploadedBlob tiled = UploadedBlob::encoded(values, shape), raw(raw_blob(values, shape));
+  ASSERT_TRUE(tiled.device && raw.device);
+  for (const std::uint32_t tokens : {128U, 256U, 512U, 1024U}) {
+    const Activations x(tokens, shape.cols, shape.cols, 0, tokens);
+    for (const bool split : {false, true}) {
+      const auto expected = run(*raw.device, x, tokens, {.strips = 8, .stages = 2, .split = split, .warpgroup = true});
+      for (const bool dependent : {false, true}) {
+        for (const bool share_x : {false, true}) {
+          const MatmulConfig config{8, 3, split, dependent, true, share_x};
+          if (!can_implement(*tiled.device, tokens, config)) continue;
+          constexpr std::size_t kLinks = 8;
+          std::array<DeviceArray<std::uint16_t>, kLinks> ys;
+          for (auto& y : ys) {
+            y = DeviceArray<std::uint16_t>(tokens * shape.rows);
+            ASSERT_CUDA(cudaMemset(y.data(), 0xff, y.size_bytes()));
+          }
+          ASSERT_CUDA(cudaDeviceSynchronize());
+          for (auto& y : ys) {
+            const auto done = matmul(*tiled.device,
+                                     {.x = x.data(),
+                                      .x_stride = x.stride,
+                                      .y = y.data(),
+                                      .y_stride = shape.rows,
+                                      .tokens = tokens,
+                                      .workspace = workspace_.data()},
+                                     config, nullptr);
+            ASSERT_TRUE(done) << done.error().message;
+          }
+          ASSERT_CUDA(cudaDeviceSynchronize());
+          for (std::size_t link = 0; link < kLinks; ++link) {
+            expect_equal(ys[link].download(), expected,
+                         std::to_string(tokens) + " tokens, " + describe(config) + ", link " + std::to_string(link));
+          }
+        }
+      }
     }
   }
 }

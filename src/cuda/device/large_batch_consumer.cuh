@@ -63,11 +63,12 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
     return this->fetch_raw(rows * Config::kStrips + places.strip, step * Traits::kColTiles + i);
   }
 
-  /// Begins the product of a stage's tile number i, after those before it.
-  __device__ void begin_product(const Fragments& fragments, std::uint32_t x_slot, std::uint32_t i,
+  /// Begins the product of a tile, after those before it.
+  /// @param first  none is under way
+  __device__ void begin_product(const Fragments& fragments, std::uint32_t x_slot, bool first,
                                 float (&sums)[Config::kTokenTiles][4]) const {
-    const std::uint32_t b = ptx::wgmma_operand(places.x + x_slot * Traits::kXBytes + i * Traits::kXTileBytes);
-    if (i == 0) {
+    const std::uint32_t b = ptx::wgmma_operand(places.x + x_slot * Traits::kXBytes);
+    if (first) {
       ptx::wgmma_fence(sums);
     } else {
       ptx::wgmma_fence_again();
@@ -85,7 +86,7 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
   }
 
   __device__ void run() {
-    static_assert(Config::kWarpgroup && Traits::kStripWarps == 1 && Traits::kColTiles == kTiles);
+    static_assert(Config::kWarpgroup && Traits::kStripWarps == 1 && Traits::kColTiles == kTiles && kTiles == 2);
     this->share_palettes();
     this->find_places();
     float sums[Config::kTokenTiles][4] = {};
@@ -106,19 +107,24 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
         const std::uint32_t slot = place.slot;
         if constexpr (Config::kRaw) {
           ptx::barrier_wait(this->full(slot), place.parity);
-          ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
           UNWEIGHT_UNROLL
           for (std::uint32_t i = 0; i < kTiles; ++i) {
+            ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
             end_products(fragments, sums);
             fragments[i] = fetch(slot, i, rows, step);
-            begin_product(fragments[i], x_place.slot, i, sums);
-            if (i == 0) this->release_x(x_place.previous(Traits::kXSlots), step != now.begin);
+            begin_product(fragments[i], x_place.slot, true, sums);
+            ptx::wgmma_wait(sums);
+            this->release_x(x_place.slot);
+            x_place.advance(1, Traits::kXSlots);
           }
-          ptx::wgmma_wait(sums);
           this->arrive(this->empty(slot));
           place.advance(1, params.stages);
         } else {
           decoder().decode_exponents(requests, palettes, lists_of(slot));
+          if (step != now.begin) {  // all products but the last have ended
+            ptx::wgmma_wait_for_all_but_one();
+            this->release_x(x_place.previous(Traits::kXSlots, 2));
+          }
           place.advance(1, params.stages);
           if (step + 1 < now.end || then.exists()) {
             ptx::barrier_wait(this->full(place.slot), place.parity);
@@ -128,20 +134,25 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
           UNWEIGHT_UNROLL
           for (std::uint32_t i = 0; i < kTiles; ++i) bytes[i] = decoder().load(tiles_of(slot), i).bytes();
           this->arrive(this->empty(slot));
+          RingPlace next_x = x_place;
+          next_x.advance(1, Traits::kXSlots);
           ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
+          ptx::barrier_wait(this->x_full(next_x.slot), next_x.parity);
           end_products(fragments, sums);
-          UNWEIGHT_UNROLL
-          for (std::uint32_t i = 0; i < kTiles; ++i) {
-            fragments[i] = bytes[i].interleave();
-            begin_product(fragments[i], x_place.slot, i, sums);
-            if (i == 0) ask(requests, place.slot);  // where there is no next stage, for nothing
-          }
+          fragments[0] = bytes[0].interleave();
+          begin_product(fragments[0], x_place.slot, true, sums);
+          ask(requests, place.slot);  // where there is no next stage, for nothing
+          fragments[1] = bytes[1].interleave();
+          begin_product(fragments[1], next_x.slot, false, sums);
           this->release_x(x_place.previous(Traits::kXSlots), step != now.begin);
+          x_place.advance(kTiles, Traits::kXSlots);
         }
-        x_place.advance(1, Traits::kXSlots);
       }
       end_products(fragments, sums);
-      this->release_x(x_place.previous(Traits::kXSlots));
+      if constexpr (!Config::kRaw) {
+        this->release_x(x_place.previous(Traits::kXSlots, 2));
+        this->release_x(x_place.previous(Traits::kXSlots));
+      }
       LargeBatchSums<Config>{*this}.store(now, places.own, sums);
       now = then;
     }

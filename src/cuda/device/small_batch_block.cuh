@@ -130,26 +130,26 @@ struct SmallBatchBlock {
     return {rows * Traits::kSharers + rank(), (first + in_band - rows * width) * Traits::kTokens};
   }
 
-  /// X of a stage, or the block's share of it for all sharers.
-  __device__ void copy_x(std::uint32_t token, std::uint32_t step, std::uint32_t slot, std::uint32_t barrier) const {
-    const std::uint32_t first = rank() * Traits::kXCopyTiles, tile = step * Traits::kColTiles + first;
-    const std::uint32_t to = base + map.x + slot * Traits::kXBytes + first * Traits::kXTileBytes;
+  /// X of tiles `tile` and on along K to a slot; of a block that shares it, its tokens for both.
+  __device__ void copy_x(std::uint32_t token, std::uint32_t tile, std::uint32_t slot, std::uint32_t barrier) const {
+    const std::uint32_t first = rank() * Traits::kXCopyTokens;
+    const std::uint32_t to = base + map.x + slot * Traits::kXBytes + first * 2 * format::kTileCols;
     if constexpr (Config::kShareX) {
-      ptx::tensor_copy_to_pair(to, &x_map, token, tile, barrier);
+      ptx::tensor_copy_to_pair(to, &x_map, token + first, tile, barrier);
     } else {
       ptx::tensor_copy(to, &x_map, token, tile, barrier);
     }
   }
 
-  /// X by ordinary loads, where a tensor copy cannot address it. By the whole warp, which arrives at the barrier.
-  __device__ void store_x(std::uint32_t first_token, std::uint32_t step, std::uint32_t slot,
+  /// Likewise by ordinary loads, where a tensor copy cannot address it. By the whole warp, which arrives at the
+  /// barrier.
+  __device__ void store_x(std::uint32_t first_token, std::uint32_t first_tile, std::uint32_t slot,
                           std::uint32_t barrier) const {
-    const std::uint32_t first = step * Traits::kColTiles;
     UNWEIGHT_NO_UNROLL
-    for (std::uint32_t i = lane; i < Traits::kColTiles * format::kTileCols * Traits::kTokens; i += device::kLanes) {
+    for (std::uint32_t i = lane; i < Traits::kXTiles * format::kTileCols * Traits::kTokens; i += device::kLanes) {
       const std::uint32_t k = i % format::kTileCols, token = i / format::kTileCols % Traits::kTokens;
       const std::uint32_t tile = i / (format::kTileCols * Traits::kTokens);
-      const std::uint32_t col = (first + tile) * format::kTileCols + k;
+      const std::uint32_t col = (first_tile + tile) * format::kTileCols + k;
       const std::uint64_t row = first_token + token;
       const bool inside = row < params.tokens && col < params.cols;
       const std::uint16_t value = inside ? params.x[row * params.x_stride + col] : std::uint16_t{0};

@@ -104,7 +104,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   __device__ void request(std::uint32_t item, std::uint32_t at_step, std::uint32_t slot, bool with_x) const {
     expect(slot);
     // X goes first, since copies run in order and X must not wait behind many tiles.
-    if (with_x && x_copied()) this->copy_x(0, at_step, slot, this->full(slot));
+    if (with_x && x_copied()) this->copy_x(0, at_step * Traits::kXTiles, slot, this->full(slot));
     copy_weights(item, at_step, slot);
   }
 
@@ -192,7 +192,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
       x_awaited = false;
       ptx::wait_for_previous_grids();
       for (std::uint32_t slot = number; slot < early; slot += Traits::kProducers) {
-        if (lane == 0) this->copy_x(0, first.begin + slot, slot, this->full(slot));
+        if (lane == 0) this->copy_x(0, (first.begin + slot) * Traits::kXTiles, slot, this->full(slot));
       }
     };
     RingPlace place{0, 1};
@@ -208,7 +208,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
         if (count >= early) await_x();
         if (count >= params.stages) ptx::barrier_wait(this->empty(place.slot), place.parity);
         if (lane == 0 && count >= requested) request(work.item, work.step, place.slot, count >= early);
-        if (x_stored()) this->store_x(0, work.step, place.slot, this->full(place.slot));
+        if (x_stored()) this->store_x(0, work.step * Traits::kXTiles, place.slot, this->full(place.slot));
         if constexpr (!Config::kRaw) fill_exceptions(work, place.slot);
         look_ahead(this->schedule, work);
         count += Traits::kProducers;
@@ -233,14 +233,15 @@ struct SmallBatchXProducer : SmallBatchBlock<Config> {
     std::uint32_t count = 0, n = 0;
     for (SmallBatchSegment now = this->schedule.segment(0); now.exists(); now = this->schedule.segment(++n)) {
       const std::uint32_t token = this->locate(now.item).token;
-      for (std::uint32_t step = now.begin; step < now.end; ++step, ++count) {
+      for (std::uint32_t tile = now.begin * Traits::kColTiles; tile < now.end * Traits::kColTiles;
+           tile += Traits::kXTiles, ++count) {
         const std::uint32_t barrier = this->x_full(place.slot);
         if (count >= Traits::kXSlots) ptx::barrier_wait(this->x_empty(place.slot), place.parity);
         if (!by_tensor_copy) {
-          this->store_x(token, step, place.slot, barrier);
+          this->store_x(token, tile, place.slot, barrier);
         } else if (this->lane == 0) {
           ptx::barrier_arrive_expect(barrier, Traits::kXBytes);
-          this->copy_x(token, step, place.slot, barrier);
+          this->copy_x(token, tile, place.slot, barrier);
         }
         place.advance(1, Traits::kXSlots);
       }

@@ -108,12 +108,14 @@ struct SmallBatchTraits {
   /// are read from global memory.
   static constexpr std::uint32_t kExceptionBytes = Config::kRaw ? 0 : 2048 / Config::kStrips / 16 * 16;
   static constexpr std::uint32_t kXTileBytes = 2 * format::kTileCols * kTokens;
-  static constexpr std::uint32_t kXBytes = kColTiles * kXTileBytes;
-  /// Tiles along K of a copy of X: of all of a slot, or of a block's share.
-  static constexpr std::uint32_t kXCopyTiles = kColTiles / kSharers;
-  /// Slots of X's own ring: one in use, one needed next, one on its way; of large ones two, of small ones for many
-  /// tokens six.
-  static constexpr std::uint32_t kXSlots = kXBytes > 32768 ? 2 : kTokens > 64 ? 98304 / kXBytes : 3;
+  /// Tiles of X along K in a slot: a stage's, or one.
+  static constexpr std::uint32_t kXTiles = kTokens > 64 ? 1 : kColTiles;
+  static constexpr std::uint32_t kXBytes = kXTiles * kXTileBytes;
+  /// Tokens of a copy of X: of all of a slot, or of a block's share.
+  static constexpr std::uint32_t kXCopyTokens = kTokens / kSharers;
+  /// Slots of X's own ring: one in use, one needed next, one on its way; of large ones two. For more than 64 tokens as
+  /// many as fit.
+  static constexpr std::uint32_t kXSlots = kTokens > 128 ? 4 : kTokens > 64 ? 6 : kXBytes > 32768 ? 2 : 3;
 
   /// A warp's own shared memory: the exponents of its tile; at an item's end, a portion of its sums at a time: those of
   /// two token tiles, or of one, so that a thread has no more than four.
@@ -153,7 +155,7 @@ struct SmallBatchTraits {
                 "a block moves no more registers than it is launched with; consumers would wait for ever");
   static_assert(!kReceivesInRings || most_received_bytes() <= kXSlots * kXBytes + 2 * kWeightBytes,
                 "sums from all blocks lie within the rings");
-  static_assert(kColTiles % kSharers == 0 && (!Config::kShareX || kXApart), "sharers copy tiles along K");
+  static_assert(!Config::kShareX || kXTiles == 1, "sharers copy tokens of one tile");
   static_assert(kStripPortionSums * sizeof(float) <= kWarpBytes);
   static_assert(kXTileBytes % 1024 == 0 && (!Config::kRaw || kWeightBytes % 1024 == 0),
                 "tensor copies swizzle 1 KiB at a time");
@@ -171,8 +173,9 @@ struct RingPlace {
     parity ^= 1;
   }
 
-  [[nodiscard]] UNWEIGHT_HOST_DEVICE std::uint32_t previous(std::uint32_t slots) const {
-    return (slot == 0 ? slots : slot) - 1;
+  /// So many places before, no more than there are.
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE std::uint32_t previous(std::uint32_t slots, std::uint32_t places = 1) const {
+    return (slot < places ? slot + slots : slot) - places;
   }
 };
 

@@ -10,7 +10,8 @@ template <class Config>
 SmallBatchInstance small_batch_instance() {
   return {Config::kStrips,
           SmallBatchTraits<Config>::kColTiles,
-          SmallBatchTraits<Config>::kXCopyTiles,
+          SmallBatchTraits<Config>::kXCopyTokens,
+          SmallBatchTraits<Config>::kXTiles,
           Config::kTokenTiles,
           Config::kRaw,
           Config::kWarpgroup,

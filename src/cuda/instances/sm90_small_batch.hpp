@@ -13,7 +13,7 @@ namespace unweight::sm90 {
 struct SmallBatchInstance {
   using Kernel = void (*)(SmallBatchParams, CUtensorMap x_map, CUtensorMap w_map);
 
-  std::uint32_t strips, col_tiles, x_copy_tiles, token_tiles;
+  std::uint32_t strips, col_tiles, x_copy_tokens, x_tiles, token_tiles;
   bool raw, warpgroup, share_x;
   std::uint32_t threads;
   Kernel kernel;

@@ -112,7 +112,7 @@ Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& argume
   const sm90::SmallBatchParams params = small_batch_params(blob, arguments, config, weight.multiprocessors());
   CUtensorMap x_map{}, w_map{};
   if (params.x_by_tensor_copy) {
-    auto map = make_tensor_map(activations(blob, arguments), 8 * kernel.token_tiles, kernel.x_copy_tiles);
+    auto map = make_tensor_map(activations(blob, arguments), kernel.x_copy_tokens, kernel.x_tiles);
     if (!map) return tl::unexpected(map.error());
     x_map = *map;
   }

@@ -40,6 +40,11 @@ __device__ __forceinline__ void wgmma_wait(float (&d)[Tiles][4]) {
   pin(d);
 }
 
+/// Waits for all committed series of wgmma() but the last.
+__device__ __forceinline__ void wgmma_wait_for_all_but_one() {
+  asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+}
+
 /// Keeps the compiler from giving the registers of `a`, A operands of wgmma(), to other values before this point,
 /// which comes after wgmma_wait(). It does not know that they are still being read: across the back edge of a loop,
 /// ptxas of CUDA 13.0 loads the next operand into them. A store that never happens is what keeps it. `small` is below
