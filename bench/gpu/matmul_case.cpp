@@ -170,13 +170,15 @@ class CellBench {
     stop(fmt::format("{}, {} tokens: {}", to_string(workload_.shape()), tokens_, what));
   }
 
-  /// Y by raw weights: what every configuration of the same kind (strips, split, warpgroup) must give, to the bit.
+  /// Y by raw weights: what every configuration of the same kind must give, to the bit.
   /// Itself checked against float64. None if raw mode cannot have that kind.
   const std::vector<std::uint16_t>* reference(const MatmulConfig& kind) {
-    const std::tuple key(kind.strips, kind.split, kind.warpgroup);
+    const bool share_x = kind.split && kind.share_x;
+    const std::tuple key(kind.strips, kind.split, kind.warpgroup, share_x);
     if (const auto found = references_.find(key); found != references_.end()) return &found->second;
     const DeviceBlob& blob = workload_.raw().blobs.front();
-    const MatmulConfig config{.strips = kind.strips, .stages = 2, .split = kind.split, .warpgroup = kind.warpgroup};
+    const MatmulConfig config{
+        .strips = kind.strips, .stages = 2, .split = kind.split, .warpgroup = kind.warpgroup, .share_x = share_x};
     if (!can_implement(blob, tokens_, config)) return nullptr;
     workload_.poison_y();
     const DeviceMemory workspace = make_workspace();
@@ -398,7 +400,7 @@ class CellBench {
   std::vector<std::unique_ptr<DenseAlgorithm>> algorithms_;
   DeviceMemory decoded_, next_decoded_, cublas_workspace_;
   SideStreams sides_;
-  std::map<std::tuple<std::uint32_t, bool, bool>, std::vector<std::uint16_t>> references_;  ///< by kind
+  std::map<std::tuple<std::uint32_t, bool, bool, bool>, std::vector<std::uint16_t>> references_;  ///< by kind
 };
 
 }  // namespace

@@ -93,14 +93,15 @@ class DeviceBlob {
 //
 // Determinism. The bits of Y depend on X, W, bias and the members `strips`, `split` and `warpgroup` of MatmulConfig,
 // and on nothing else: not on how many other tokens there are, on the other members of the configuration, on the
-// device's other work, or on whether the blob is tiled or raw. (With `split` they depend on the device's number of
-// multiprocessors, too.) So a caller who always passes the same three has batch-invariant results: row m of Y has the
-// same bits for every number of tokens up to 64; and for every number above 64, where strips = 8 sums like strips = 16
-// does up to there, if not split.
+// device's other work, or on whether the blob is tiled or raw. (With `split` they depend on `share_x` and on the
+// device's number of multiprocessors, too.) So a caller who always passes the same ones has batch-invariant results:
+// row m of Y has the same bits for every number of tokens up to 64; and, if not split, for every number above 64, where
+// strips = 8 sums like strips = 16 does up to there.
 
 inline constexpr std::uint32_t kMaxMatmulTokens = 65536;
 
-/// How a multiplication runs. All members but `strips`, `split` and `warpgroup` only change its speed.
+/// How a multiplication runs. All members but `strips`, `split`, `warpgroup` and, with `split`, `share_x` only change
+/// its speed.
 struct MatmulConfig {
   /// Strips of 16 output features that a thread block works on at a time: 1, 2 or 4, with `warpgroup` 4, 8 or 16.
   /// Fewer spread small matrices over more of the chip; more read X less often.

@@ -406,9 +406,9 @@ TEST_F(SlowMatmulOnDevice, ChainsOfManyTokens) {
   for (const std::uint32_t tokens : {128U, 256U, 512U, 1024U}) {
     const Activations x(tokens, shape.cols, shape.cols, 0, tokens);
     for (const bool split : {false, true}) {
-      const auto expected = run(*raw.device, x, tokens, {.strips = 8, .stages = 2, .split = split, .warpgroup = true});
-      for (const bool dependent : {false, true}) {
-        for (const bool share_x : {false, true}) {
+      for (const bool share_x : {false, true}) {
+        const auto expected = run(*raw.device, x, tokens, {8, 2, split, false, true, share_x});
+        for (const bool dependent : {false, true}) {
           const MatmulConfig config{8, 3, split, dependent, true, share_x};
           if (!can_implement(*tiled.device, tokens, config)) continue;
           constexpr std::size_t kLinks = 8;
@@ -451,8 +451,11 @@ TEST_F(SlowMatmulOnDevice, LargeMatrices) {
       const Activations x(tokens, shape.cols, shape.cols, 0, tokens);
       for (std::uint32_t stages = 2; stages <= 8; ++stages) {
         for (const MatmulConfig& config : configurations(*tiled.device, tokens, stages)) {
-          const MatmulConfig plain{
-              .strips = config.strips, .stages = 2, .split = config.split, .warpgroup = config.warpgroup};
+          const MatmulConfig plain{.strips = config.strips,
+                                   .stages = 2,
+                                   .split = config.split,
+                                   .warpgroup = config.warpgroup,
+                                   .share_x = config.split && config.share_x};
           if (!can_implement(*raw.device, tokens, plain)) continue;
           expect_equal(run(*tiled.device, x, tokens, config), run(*raw.device, x, tokens, plain), describe(config));
         }

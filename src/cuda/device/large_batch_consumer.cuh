@@ -63,6 +63,21 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
     return this->fetch_raw(rows * Config::kStrips + places.strip, step * Traits::kColTiles + i);
   }
 
+  // ---- turns --------------------------------------------------------------------------------------------------------
+
+  // The two warpgroups take turns with their products. Left to themselves both would wait for the same stage, decode at
+  // the same time, and then both wait for the tensor cores, which would be idle while they decode.
+
+  [[nodiscard]] __device__ bool is_second() const { return places.strip >= Config::kStrips / 2; }
+  __device__ void take_turn() const {
+    ptx::named_barrier_sync(is_second() ? kSecondTurn : kFirstTurn, Traits::kConsumerThreads);
+  }
+  __device__ void give_turn() const {
+    ptx::named_barrier_arrive(is_second() ? kFirstTurn : kSecondTurn, Traits::kConsumerThreads);
+  }
+
+  // ---- products -----------------------------------------------------------------------------------------------------
+
   /// Begins the product of a tile, after those before it.
   /// @param first  none is under way
   __device__ void begin_product(const Fragments& fragments, std::uint32_t x_slot, bool first,
@@ -91,6 +106,7 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
     this->find_places();
     float sums[Config::kTokenTiles][4] = {};
     Fragments fragments[kTiles]{};
+    if (!Config::kRaw && is_second()) give_turn();
     [[maybe_unused]] Requests requests{};
     RingPlace place, x_place;
     SmallBatchSegment now = schedule.segment(0);
@@ -126,24 +142,28 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
             this->release_x(x_place.previous(Traits::kXSlots, 2));
           }
           place.advance(1, params.stages);
-          if (step + 1 < now.end || then.exists()) {
+          const bool more = step + 1 < now.end || then.exists();
+          if (more) {
             ptx::barrier_wait(this->full(place.slot), place.parity);
             ask_lists(requests, place.slot);
           }
           device::TileBytes bytes[kTiles];
           UNWEIGHT_UNROLL
           for (std::uint32_t i = 0; i < kTiles; ++i) bytes[i] = decoder().load(tiles_of(slot), i).bytes();
-          this->arrive(this->empty(slot));
           RingPlace next_x = x_place;
           next_x.advance(1, Traits::kXSlots);
           ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
           ptx::barrier_wait(this->x_full(next_x.slot), next_x.parity);
+          take_turn();
           end_products(fragments, sums);
           fragments[0] = bytes[0].interleave();
           begin_product(fragments[0], x_place.slot, true, sums);
           ask(requests, place.slot);  // where there is no next stage, for nothing
           fragments[1] = bytes[1].interleave();
           begin_product(fragments[1], next_x.slot, false, sums);
+          if (more || !is_second()) give_turn();
+          // Not before: an arrival may overtake loads whose values nothing has needed.
+          this->arrive(this->empty(slot));
           this->release_x(x_place.previous(Traits::kXSlots), step != now.begin);
           x_place.advance(kTiles, Traits::kXSlots);
         }

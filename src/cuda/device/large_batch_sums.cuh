@@ -63,26 +63,26 @@ struct LargeBatchSums : SmallBatchBlock<Config> {
     return reinterpret_cast<const TokenGroup&>(sums[group * kGroupTiles]);
   }
 
-  /// Where a block leaves a thread's partial sums of a tile of tokens.
-  [[nodiscard]] __device__ float* partial(std::uint32_t block, std::uint32_t tile, std::uint32_t thread) const {
-    return params.partial_sums + std::uint64_t{block} * Traits::kItemSums +
+  /// Where a peer, or the block itself, leaves a thread's partial sums of a tile of tokens.
+  [[nodiscard]] __device__ float* partial(std::uint32_t peer, std::uint32_t tile, std::uint32_t thread) const {
+    return params.partial_sums + std::uint64_t{this->block_of(peer)} * Traits::kItemSums +
            (tile * Traits::kConsumerThreads + thread) * 4;
   }
 
   __device__ void store_partials(std::uint32_t thread, const Sums& sums) const {
     UNWEIGHT_UNROLL
     for (std::uint32_t t = 0; t < Config::kTokenTiles; ++t) {
-      *reinterpret_cast<float4*>(partial(blockIdx.x, t, thread)) =
+      *reinterpret_cast<float4*>(partial(this->group(), t, thread)) =
           make_float4(sums[t][0], sums[t][1], sums[t][2], sums[t][3]);
     }
   }
 
-  /// Adds those of blocks first_peer to the one before this, in their order.
+  /// Adds those of peers first_peer to the one before this, in their order.
   __device__ void add_partials(std::uint32_t first_peer, std::uint32_t thread, Sums& sums) const {
     UNWEIGHT_UNROLL
     for (std::uint32_t begin = 0; begin < Config::kTokenTiles; begin += kTilesAhead) {
       UNWEIGHT_NO_UNROLL
-      for (std::uint32_t peer = first_peer; peer < blockIdx.x; ++peer) {
+      for (std::uint32_t peer = first_peer; peer < this->group(); ++peer) {
         float more[kTilesAhead][4];
         UNWEIGHT_UNROLL
         for (std::uint32_t t = 0; t < kTilesAhead; ++t) ptx::load_from_l2(more[t], partial(peer, begin + t, thread));

@@ -17,7 +17,7 @@
 namespace unweight::sm90 {
 
 /// Named barriers of a block; 0 is __syncthreads()'s.
-enum SmallBatchBarrier : std::uint32_t { kConsumersMeet = 1, kSumsWritten, kSumsThere };
+enum SmallBatchBarrier : std::uint32_t { kConsumersMeet = 1, kSumsWritten, kSumsThere, kFirstTurn, kSecondTurn };
 
 /// What the parts of a block share.
 template <class Config>
@@ -108,6 +108,10 @@ struct SmallBatchBlock {
   /// Among the blocks that share X; and their number among such groups, which the work is dealt out to.
   [[nodiscard]] __device__ std::uint32_t rank() const { return blockIdx.x % Traits::kSharers; }
   [[nodiscard]] __device__ std::uint32_t group() const { return blockIdx.x / Traits::kSharers; }
+  /// Of another group, the block with the same rows.
+  [[nodiscard]] __device__ std::uint32_t block_of(std::uint32_t group) const {
+    return group * Traits::kSharers + rank();
+  }
 
   /// By a warp: it has read a slot of X.
   __device__ void release_x(std::uint32_t slot, bool wanted = true) const {

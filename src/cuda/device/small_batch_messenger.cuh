@@ -35,9 +35,10 @@ struct SmallBatchMessenger : SmallBatchBlock<Config> {
     }
     if (last.exists()) {
       ptx::wait_for_previous_grids();
-      for (std::uint32_t peer = last.first_peer + this->lane; peer < blockIdx.x; peer += device::kLanes) {
-        ptx::wait_for_flag(flags + peer);
-        flags[peer] = 0;  // for the next launch: nobody else reads it
+      for (std::uint32_t peer = last.first_peer + this->lane; peer < this->group(); peer += device::kLanes) {
+        std::uint32_t* const flag = flags + this->block_of(peer);
+        ptx::wait_for_flag(flag);
+        *flag = 0;  // for the next launch: nobody else reads it
       }
       __syncwarp();
       ptx::named_barrier_arrive(kSumsThere, kThreads);

@@ -36,10 +36,12 @@ struct SmallBatchDeal {
   constexpr SmallBatchDeal() = default;
 
   /// Splits, if at all, where that saves the blocks with most work some stages.
-  constexpr SmallBatchDeal(std::uint32_t items_in, std::uint32_t steps_in, std::uint32_t multiprocessors, bool split)
+  /// @param most_parts  blocks of a cluster that share an item, up to kMostParts; 1: none do
+  constexpr SmallBatchDeal(std::uint32_t items_in, std::uint32_t steps_in, std::uint32_t multiprocessors, bool split,
+                           std::uint32_t most_parts = kMostParts)
       : items(items_in), whole_items(items_in), steps(steps_in), blocks(multiprocessors) {
     const std::uint64_t rest = items % blocks, stages = rest * steps;
-    if (split) parts = parts_that_fit();
+    if (split) parts = parts_that_fit(most_parts);
     if (parts > 1) {
       share = steps / parts;
       larger_shares = steps % parts;
@@ -72,9 +74,9 @@ struct SmallBatchDeal {
  private:
   /// Two multiprocessors always share what clusters of two need. Larger clusters must fit the chip's groups of some 16
   /// multiprocessors, so that some of these are left over.
-  [[nodiscard]] constexpr std::uint32_t parts_that_fit() const {
+  [[nodiscard]] constexpr std::uint32_t parts_that_fit(std::uint32_t most_parts) const {
     std::uint32_t most = 1;
-    for (std::uint32_t n = 2; n <= kMostParts && n <= steps; ++n) {
+    for (std::uint32_t n = 2; n <= most_parts && n <= steps; ++n) {
       if (items * n <= (n == 2 ? blocks : blocks - blocks / 8)) most = n;
     }
     return most;

@@ -161,9 +161,7 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
   if (config.stages < launch::kMinStages || config.stages > launch::kMaxStages) {
     return refuse("stages=" + text(config.stages) + " must be 2 to 8");
   }
-  if (config.share_x && (tokens <= 64 || config.split)) {
-    return refuse("share_x is for more than 64 tokens without split");
-  }
+  if (config.share_x && tokens <= 64) return refuse("share_x is for more than 64 tokens");
   const MatrixShape& shape = weight.shape();
   if (auto ok = launch::can_decode(shape); !ok) return ok;
   const auto* kernel = launch::find_instance(config, weight.layout() == BlobLayout::kRaw, tokens);

@@ -29,7 +29,7 @@ inline sm90::SmallBatchDeal small_batch_deal(const MatrixShape& shape, const Mat
   const std::uint64_t rows = std::uint64_t{format::kTileRows} * config.strips * sharers;
   return {static_cast<std::uint32_t>(token_blocks_of(tokens) * format::ceil_div(shape.rows, rows)),
           static_cast<std::uint32_t>(format::ceil_div(shape.cols, std::uint64_t{format::kTileCols} * columns)),
-          multiprocessors / sharers, config.split};
+          multiprocessors / sharers, config.split, config.share_x ? 1 : sm90::SmallBatchDeal::kMostParts};
 }
 
 /// At the beginning of a workspace, a flag a block; after them partial sums.
