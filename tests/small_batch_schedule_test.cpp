@@ -69,10 +69,10 @@ TEST(SmallBatchSchedule, EveryStageOnceAndSumsInOrder) {
   for (const std::uint32_t multiprocessors : {1U, 2U, 3U, 7U, 12U, 132U}) {
     for (std::uint32_t items = 1; items <= 300; items += items < 20 ? 1 : 13) {
       for (std::uint32_t steps = 1; steps <= 70; steps += steps < 12 ? 1 : 9) {
-        for (const bool split : {false, true}) {
+        for (const std::uint32_t most_parts : {0U, 1U, SmallBatchDeal::kMostParts}) {  // 0: no split
           SCOPED_TRACE(std::to_string(multiprocessors) + " multiprocessors, " + std::to_string(items) + " items of " +
-                       std::to_string(steps) + " stages");
-          const SmallBatchDeal deal(items, steps, multiprocessors, split);
+                       std::to_string(steps) + " stages, most parts " + std::to_string(most_parts));
+          const SmallBatchDeal deal(items, steps, multiprocessors, most_parts != 0, most_parts);
           ASSERT_GE(deal.blocks, 1U);
           ASSERT_LE(deal.blocks, multiprocessors);
           Ledger ledger(deal);

@@ -366,6 +366,10 @@ std::byte* shared_memory() noexcept { return shared[Cluster::current().rank()]; 
 std::byte* shared_range(std::uint32_t address, std::size_t bytes, std::size_t alignment) {
   return Cluster::current().shared_range(Cluster::current().rank(), address, bytes, alignment);
 }
+std::byte* cluster_range(std::uint32_t rank, std::uint32_t address, std::size_t bytes, std::size_t alignment) {
+  Cluster::current().require_cluster();
+  return Cluster::current().shared_range(rank, address, bytes, alignment);
+}
 void cluster_arrive() { Cluster::current().cluster_arrive(); }
 void cluster_wait() { Cluster::current().cluster_wait(); }
 const std::byte* exchange(const void* mine, std::size_t bytes) { return Cluster::current().exchange(mine, bytes); }

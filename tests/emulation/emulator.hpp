@@ -43,6 +43,9 @@ void launch(const Grid& grid, std::size_t shared_bytes, std::uint64_t seed, cons
 [[nodiscard]] std::byte* shared_memory() noexcept;
 /// Throws unless the range lies in the block's shared memory and is aligned.
 [[nodiscard]] std::byte* shared_range(std::uint32_t address, std::size_t bytes, std::size_t alignment);
+/// Likewise in that of the cluster's block `rank`, after all of the cluster's threads have begun.
+[[nodiscard]] std::byte* cluster_range(std::uint32_t rank, std::uint32_t address, std::size_t bytes,
+                                       std::size_t alignment);
 
 /// All 32 lanes of the running warp give `bytes` bytes each and get everybody's, lane after lane. Valid until the
 /// lane's next exchange.

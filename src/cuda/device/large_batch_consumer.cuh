@@ -32,7 +32,7 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
 
   [[nodiscard]] __device__ device::FragmentDecoder decoder() const {
     auto* exponents = reinterpret_cast<std::uint8_t*>(shared + places.own);
-    return {shared, params.exceptions, exponents, lane, params.exception_base};
+    return {shared, params.exceptions, exponents, lane, places.lane16, params.exception_base};
   }
 
   [[nodiscard]] __device__ const std::byte* tiles_of(std::uint32_t slot) const {
@@ -63,21 +63,6 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
     return this->fetch_raw(rows * Config::kStrips + places.strip, step * Traits::kColTiles + i);
   }
 
-  // ---- turns --------------------------------------------------------------------------------------------------------
-
-  // The two warpgroups take turns with their products. Left to themselves both would wait for the same stage, decode at
-  // the same time, and then both wait for the tensor cores, which would be idle while they decode.
-
-  [[nodiscard]] __device__ bool is_second() const { return places.strip >= Config::kStrips / 2; }
-  __device__ void take_turn() const {
-    ptx::named_barrier_sync(is_second() ? kSecondTurn : kFirstTurn, Traits::kConsumerThreads);
-  }
-  __device__ void give_turn() const {
-    ptx::named_barrier_arrive(is_second() ? kFirstTurn : kSecondTurn, Traits::kConsumerThreads);
-  }
-
-  // ---- products -----------------------------------------------------------------------------------------------------
-
   /// Begins the product of a tile, after those before it.
   /// @param first  none is under way
   __device__ void begin_product(const Fragments& fragments, std::uint32_t x_slot, bool first,
@@ -97,7 +82,7 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
   __device__ void end_products(const Fragments (&fragments)[kTiles], float (&sums)[Config::kTokenTiles][4]) const {
     ptx::wgmma_wait(sums);
     UNWEIGHT_UNROLL
-    for (const Fragments& f : fragments) this->hold(f);
+    for (const Fragments& f : fragments) ptx::wgmma_hold_apart(f.a, params.stages);
   }
 
   __device__ void run() {
@@ -106,7 +91,6 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
     this->find_places();
     float sums[Config::kTokenTiles][4] = {};
     Fragments fragments[kTiles]{};
-    if (!Config::kRaw && is_second()) give_turn();
     [[maybe_unused]] Requests requests{};
     RingPlace place, x_place;
     SmallBatchSegment now = schedule.segment(0);
@@ -142,8 +126,7 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
             this->release_x(x_place.previous(Traits::kXSlots, 2));
           }
           place.advance(1, params.stages);
-          const bool more = step + 1 < now.end || then.exists();
-          if (more) {
+          if (step + 1 < now.end || then.exists()) {
             ptx::barrier_wait(this->full(place.slot), place.parity);
             ask_lists(requests, place.slot);
           }
@@ -154,14 +137,12 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
           next_x.advance(1, Traits::kXSlots);
           ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
           ptx::barrier_wait(this->x_full(next_x.slot), next_x.parity);
-          take_turn();
           end_products(fragments, sums);
           fragments[0] = bytes[0].interleave();
           begin_product(fragments[0], x_place.slot, true, sums);
           ask(requests, place.slot);  // where there is no next stage, for nothing
           fragments[1] = bytes[1].interleave();
           begin_product(fragments[1], next_x.slot, false, sums);
-          if (more || !is_second()) give_turn();
           // Not before: an arrival may overtake loads whose values nothing has needed.
           this->arrive(this->empty(slot));
           this->release_x(x_place.previous(Traits::kXSlots), step != now.begin);

@@ -106,7 +106,7 @@ struct LargeBatchSums : SmallBatchBlock<Config> {
       const TokenGroup& mine = group_of(sums, group);
       UNWEIGHT_UNROLL
       for (std::uint32_t t = 0; t < kGroupTiles; ++t) {
-        ptx::store_to_cluster(to + t * kTileBytes, mine[t], barrier);
+        ptx::store_async_to_cluster(to + t * kTileBytes, mine[t], barrier);
       }
     });
     if (rank < kGroups) ptx::barrier_wait(this->all_received(), 0);

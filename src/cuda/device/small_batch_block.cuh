@@ -17,7 +17,7 @@
 namespace unweight::sm90 {
 
 /// Named barriers of a block; 0 is __syncthreads()'s.
-enum SmallBatchBarrier : std::uint32_t { kConsumersMeet = 1, kSumsWritten, kSumsThere, kFirstTurn, kSecondTurn };
+enum SmallBatchBarrier : std::uint32_t { kConsumersMeet = 1, kSumsWritten, kSumsThere };
 
 /// What the parts of a block share.
 template <class Config>
@@ -54,52 +54,76 @@ struct SmallBatchBlock {
     }
   }
 
+  /// By all threads, at their end: the other block, which shares X, may still arrive here.
+  __device__ void leave_pair() const {
+    ptx::cluster_arrive_relaxed();
+    ptx::cluster_wait();
+  }
+
   /// Where a cluster's blocks send sums: all that this block finishes have come.
   [[nodiscard]] __device__ std::uint32_t all_received() const { return base + map.all_received; }
 
-  /// By a warp: barriers of slots Begin to End - 1 that tell that they are full. One lane sets up all, without a
-  /// loop, which would cost 0.1 us: the hardware does one after the other anyhow, and of an instruction for many lanes
-  /// racecheck reports those that do not take part.
-  template <std::uint32_t Begin, std::uint32_t End>
-  __device__ void init_full() const {
+  /// By a warp, a slot a lane, though the hardware does one after the other: barriers of slots begin to end - 1 that
+  /// tell that they are full. For racecheck by one lane, behind a branch: of lanes where this instruction's predicate
+  /// is false it reports that they write to another block's memory.
+  __device__ void init_full(std::uint32_t begin, std::uint32_t end) const {
     const std::uint32_t x_arrivals = Traits::kXApart || params.x_by_tensor_copy ? 0 : Traits::kWarpArrivals;
-    if (lane == 0) {
-      UNWEIGHT_UNROLL
-      for (std::uint32_t slot = Begin; slot < End; ++slot) {
-        if (slot < params.stages) ptx::barrier_init(full(slot), Traits::kFullArrivals + x_arrivals);
+    std::uint32_t slot = begin + lane;
+    if constexpr (Traits::kForRacecheck) {
+      if (lane == 0) {
+        UNWEIGHT_NO_UNROLL
+        for (slot = begin; slot < end; ++slot) ptx::barrier_init(full(slot), Traits::kFullArrivals + x_arrivals);
       }
-      ptx::fence_barrier_init();
+      slot = end;
     }
+    if (slot < end) ptx::barrier_init(full(slot), Traits::kFullArrivals + x_arrivals);
+    ptx::fence_barrier_init();
     __syncwarp();
   }
 
   /// Likewise all other barriers.
   __device__ void init_others() const {
-    if (lane == 0) {
-      UNWEIGHT_UNROLL
-      for (std::uint32_t slot = 0; slot < kMaxStages; ++slot) {
-        if (slot < params.stages) ptx::barrier_init(empty(slot), Traits::kEmptyArrivals);
-      }
-      if constexpr (Traits::kXApart) {
-        UNWEIGHT_UNROLL
-        for (std::uint32_t slot = 0; slot < Traits::kXSlots; ++slot) {
+    if constexpr (Traits::kForRacecheck) {
+      if (lane == 0) {
+        UNWEIGHT_NO_UNROLL
+        for (std::uint32_t slot = 0; slot < params.stages; ++slot) {
+          ptx::barrier_init(empty(slot), Traits::kEmptyArrivals);
+        }
+        UNWEIGHT_NO_UNROLL
+        for (std::uint32_t slot = 0; Traits::kXApart && slot < Traits::kXSlots; ++slot) {
           ptx::barrier_init(x_full(slot), params.x_by_tensor_copy ? 1 : Traits::kWarpArrivals);
           ptx::barrier_init(x_empty(slot), Traits::kXEmptyArrivals);
         }
       }
-      if (params.deal.by_clusters()) ptx::barrier_init(all_received(), 1);
       ptx::fence_barrier_init();
-      if (params.deal.by_clusters()) {
-        ptx::barrier_arrive_expect(all_received(),
-                                   Traits::received_bytes(blockIdx.x % params.deal.parts, params.deal.parts));
+      __syncwarp();
+      return;
+    }
+    if (lane < params.stages) ptx::barrier_init(empty(lane), Traits::kEmptyArrivals);
+    if constexpr (Traits::kXApart) {
+      if (lane < Traits::kXSlots) {
+        ptx::barrier_init(x_full(lane), params.x_by_tensor_copy ? 1 : Traits::kWarpArrivals);
+        ptx::barrier_init(x_empty(lane), Traits::kXEmptyArrivals);
       }
+    }
+    ptx::fence_barrier_init();
+    __syncwarp();
+  }
+
+  /// By one lane, once all_received() is to be waited for: what this block's peers send.
+  __device__ void init_received() const {
+    if (lane == 0 && params.deal.by_clusters()) {
+      ptx::barrier_init(all_received(), 1);
+      ptx::fence_barrier_init();
+      ptx::barrier_arrive_expect(all_received(),
+                                 Traits::received_bytes(blockIdx.x % params.deal.parts, params.deal.parts));
     }
     __syncwarp();
   }
 
   /// By a warp: arrives at a slot's barrier, after all that its lanes have read and written there. One lane does, since
-  /// an arrival is an atomic operation; racecheck follows the arriving lanes alone, so builds for it define
-  /// UNWEIGHT_EVERY_LANE_ARRIVES.
+  /// an arrival is an atomic operation; racecheck follows the arriving lanes alone, so in builds for it
+  /// (UNWEIGHT_RACECHECK) all do.
   __device__ void arrive(std::uint32_t barrier, bool wanted = true) const {
     __syncwarp();
     if (lane < Traits::kWarpArrivals && wanted) ptx::barrier_arrive(barrier);
@@ -136,10 +160,10 @@ struct SmallBatchBlock {
 
   /// X of tiles `tile` and on along K to a slot; of a block that shares it, its tokens for both.
   __device__ void copy_x(std::uint32_t token, std::uint32_t tile, std::uint32_t slot, std::uint32_t barrier) const {
-    const std::uint32_t first = rank() * Traits::kXCopyTokens;
-    const std::uint32_t to = base + map.x + slot * Traits::kXBytes + first * 2 * format::kTileCols;
+    const std::uint32_t to = base + map.x + slot * Traits::kXBytes;
     if constexpr (Config::kShareX) {
-      ptx::tensor_copy_to_pair(to, &x_map, token + first, tile, barrier);
+      const std::uint32_t first = rank() * Traits::kXCopyTokens;
+      ptx::tensor_copy_to_pair(to + first * 2 * format::kTileCols, &x_map, token + first, tile, barrier);
     } else {
       ptx::tensor_copy(to, &x_map, token, tile, barrier);
     }

@@ -12,6 +12,7 @@
 #include <cuda/device/tile_fragments.cuh>
 #include <cuda/ptx/barrier.cuh>
 #include <cuda/ptx/mma.cuh>
+#include <cuda/ptx/registers.cuh>
 #include <cuda/ptx/wgmma.cuh>
 #include <format/layout.hpp>
 
@@ -33,6 +34,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     std::uint32_t tile;    ///< of slot 0
     std::uint32_t x;       ///< the lane's row for ldmatrix, or the tile for wgmma; of slot 0
     std::uint32_t own;     ///< the warp's own memory
+    std::uint32_t lane16;  ///< 16 * lane
     std::uint32_t list;    ///< of slot 0
   };
   Places places{};
@@ -50,6 +52,8 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
                (Config::kWarpgroup ? 0 : (lane & 7) * 128 + ((lane >> 3 ^ (lane & 7)) * 16));
     places.own = map.warps + warp * Traits::kWarpBytes;
     places.list = map.stages + tile * static_cast<std::uint32_t>(sizeof(device::ExceptionList));
+    places.lane16 = 16 * lane;
+    ptx::keep(places.lane16);
   }
 
   /// The palettes of the lane's two rows. In a segment's first stage.
@@ -111,7 +115,8 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     } else {
       auto* exponents = reinterpret_cast<std::uint8_t*>(shared + places.own);
       const auto* list = reinterpret_cast<const device::ExceptionList*>(shared + places.list + slot * sizeof(Stage));
-      const device::FragmentDecoder decoder{shared, params.exceptions, exponents, lane, params.exception_base};
+      const device::FragmentDecoder decoder{shared, params.exceptions, exponents,
+                                            lane,   places.lane16,     params.exception_base};
       return decoder.decode(shared + tile, palettes, list, exists);
     }
   }
@@ -176,8 +181,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     SmallBatchSegment now = schedule.segment(0);
     for (std::uint32_t n = 1; now.exists(); ++n) {
       // In steps before `end` the warp has a tile; the last strips of W and the last columns may be missing.
-      const std::uint32_t rows = this->locate(now.item).rows;
-      const std::uint32_t strip = rows * Config::kStrips + places.strip;
+      const std::uint32_t strip = now.item * Config::kStrips + places.strip;
       const std::uint32_t end =
           strip < params.strips ? (params.tiles_per_strip - places.column + Traits::kColTiles - 1) / Traits::kColTiles
                                 : 0;
@@ -186,7 +190,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
       for (std::uint32_t step = now.begin; step < now.end; ++step) {
         const std::uint32_t slot = place.slot;
         ptx::barrier_wait(this->full(slot), place.parity);
-        const auto tile = load(slot, palettes, rows, step, step < end);
+        const auto tile = load(slot, palettes, now.item, step, step < end);
         place.advance(1, params.stages);
         if constexpr (Config::kWarpgroup) {
           this->arrive(this->empty(slot));
@@ -194,7 +198,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
           ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
           ptx::wgmma_wait(sums);  // also where none has begun: under a condition ptxas would make all of them wait
           hold(in_product);
-          this->release_x(x_place.previous(Traits::kXSlots), step != now.begin);
+          this->arrive(this->x_empty(x_place.previous(Traits::kXSlots)), step != now.begin);
           in_product = join(tile);
           begin_product(in_product, x_place.slot, sums);
           x_place.advance(1, Traits::kXSlots);
@@ -204,7 +208,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
           this->arrive(this->empty(slot));
           ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
           multiply(join(tile), x_place.slot, sums);
-          this->release_x(x_place.slot);
+          this->arrive(this->x_empty(x_place.slot));
           x_place.advance(1, Traits::kXSlots);
         } else {
           multiply(join(tile), slot, sums);
@@ -214,7 +218,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
       if constexpr (Config::kWarpgroup) {
         ptx::wgmma_wait(sums);
         hold(in_product);
-        this->release_x(x_place.previous(Traits::kXSlots));
+        this->arrive(this->x_empty(x_place.previous(Traits::kXSlots)));
       }
       SmallBatchSums<Config>{*this}.store(now, places.own, sums);
       now = schedule.segment(n);

@@ -24,7 +24,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   using Block::params, Block::lane, Block::base, Block::map, Block::shared;
   using Stage = SmallBatchStage<Config>;
   static constexpr std::uint32_t kStartsPerStrip = Traits::kColTiles + 1;
-  static constexpr std::uint32_t kAhead = Config::kWarpTiles > 1 ? 2 : 3;  ///< stages of its own
+  static constexpr std::uint32_t kAhead = Config::kWarpTiles > 1 ? 1 : 3;  ///< stages of its own
   static constexpr std::uint32_t kFirstStages = 2;  ///< requested before the block's threads have met
 
   /// A stage to come.
@@ -101,11 +101,11 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
     }
   }
 
-  __device__ void request(std::uint32_t item, std::uint32_t at_step, std::uint32_t slot, bool with_x) const {
+  __device__ void request(const Work& work, std::uint32_t slot, bool with_x) const {
     expect(slot);
     // X goes first, since copies run in order and X must not wait behind many tiles.
-    if (with_x && x_copied()) this->copy_x(0, at_step * Traits::kXTiles, slot, this->full(slot));
-    copy_weights(item, at_step, slot);
+    if (with_x && x_copied()) this->copy_x(0, work.step * Traits::kXTiles, slot, this->full(slot));
+    copy_weights(work.item, work.step, slot);
   }
 
   // ---- exceptions, by the warp --------------------------------------------------------------------------------------
@@ -141,7 +141,8 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
         stage.lists[strip * Traits::kColTiles + column] = device::ExceptionList::absent();
       }
     }
-    if (work.begins_segment && lane < Config::kStrips && first_strip + lane < params.strips) {
+    const std::uint32_t strips = !Block::kTokenBlocks || first_strip < params.strips ? params.strips - first_strip : 0;
+    if (work.begins_segment && lane < min(Config::kStrips, strips)) {
       ptx::copy_async16(ptx::shared_address(stage.row_palettes) + lane * format::kTileRows,
                         params.row_palettes + std::uint64_t{first_strip + lane} * format::kTileRows);
     }
@@ -154,17 +155,18 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   /// By a warp that need not be a producer: requests the first stages and sets up the barriers, while the producers ask
   /// where their first exceptions lie.
   __device__ void request_first() const {
-    this->template init_full<0, kFirstStages>();
+    this->init_full(0, kFirstStages);
     if (lane == 0) {
       if (x_copied()) ptx::prefetch_tensor_map(&this->x_map);
       const SmallBatchSegment first = SmallBatchSchedule::first_segment(params.deal, this->group());
       for (std::uint32_t slot = 0; slot < stages_requested_first(first); ++slot) {
-        request(this->locate(first.item).rows, first.begin + slot, slot, !params.dependent);
+        request({true, false, this->locate(first.item).rows, first.begin + slot, 0, 0}, slot, !params.dependent);
       }
     }
     __syncwarp();
-    this->template init_full<kFirstStages, kMaxStages>();
+    this->init_full(kFirstStages, params.stages);
     this->init_others();
+    if constexpr (Traits::kReceivesInRings) this->init_received();
   }
 
   [[nodiscard]] __device__ std::uint32_t stages_requested_first(const SmallBatchSegment& first) const {
@@ -172,9 +174,9 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   }
 
   __device__ void begin() {
-    const SmallBatchSchedule whole(params.deal, this->group());  // the shared one is not written yet
-    segment = whole.segment(0);
+    segment = SmallBatchSchedule::first_segment(params.deal, this->group());
     step = segment.begin;
+    const SmallBatchSchedule whole(params.deal, this->group());  // the shared one is not written yet
     advance(whole, number);
     UNWEIGHT_UNROLL
     for (Work& work : ahead) look_ahead(whole, work);
@@ -207,7 +209,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
         if (!more) break;
         if (count >= early) await_x();
         if (count >= params.stages) ptx::barrier_wait(this->empty(place.slot), place.parity);
-        if (lane == 0 && count >= requested) request(work.item, work.step, place.slot, count >= early);
+        if (lane == 0 && count >= requested) request(work, place.slot, count >= early);
         if (x_stored()) this->store_x(0, work.step * Traits::kXTiles, place.slot, this->full(place.slot));
         if constexpr (!Config::kRaw) fill_exceptions(work, place.slot);
         look_ahead(this->schedule, work);
@@ -233,17 +235,19 @@ struct SmallBatchXProducer : SmallBatchBlock<Config> {
     std::uint32_t count = 0, n = 0;
     for (SmallBatchSegment now = this->schedule.segment(0); now.exists(); now = this->schedule.segment(++n)) {
       const std::uint32_t token = this->locate(now.item).token;
-      for (std::uint32_t tile = now.begin * Traits::kColTiles; tile < now.end * Traits::kColTiles;
-           tile += Traits::kXTiles, ++count) {
-        const std::uint32_t barrier = this->x_full(place.slot);
-        if (count >= Traits::kXSlots) ptx::barrier_wait(this->x_empty(place.slot), place.parity);
-        if (!by_tensor_copy) {
-          this->store_x(token, tile, place.slot, barrier);
-        } else if (this->lane == 0) {
-          ptx::barrier_arrive_expect(barrier, Traits::kXBytes);
-          this->copy_x(token, tile, place.slot, barrier);
+      for (std::uint32_t step = now.begin; step < now.end; ++step) {
+        UNWEIGHT_UNROLL
+        for (std::uint32_t i = 0; i < Traits::kColTiles; i += Traits::kXTiles, ++count) {
+          const std::uint32_t barrier = this->x_full(place.slot), tile = step * Traits::kColTiles + i;
+          if (count >= Traits::kXSlots) ptx::barrier_wait(this->x_empty(place.slot), place.parity);
+          if (!by_tensor_copy) {
+            this->store_x(token, tile, place.slot, barrier);
+          } else if (this->lane == 0) {
+            ptx::barrier_arrive_expect(barrier, Traits::kXBytes);
+            this->copy_x(token, tile, place.slot, barrier);
+          }
+          place.advance(1, Traits::kXSlots);
         }
-        place.advance(1, Traits::kXSlots);
       }
     }
   }

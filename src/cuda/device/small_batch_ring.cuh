@@ -50,8 +50,6 @@ struct SmallBatchParams {
   std::uint64_t x_stride;        ///< in values
   std::uint64_t y_stride;
   std::uint32_t tokens;
-  std::uint32_t token_blocks;  ///< of kTokens tokens
-  std::uint32_t row_items;     ///< items of a token block
   std::uint32_t rows;
   std::uint32_t cols;
   std::uint32_t first_tile;  ///< number of the matrix's first tile in the tables
@@ -62,9 +60,12 @@ struct SmallBatchParams {
   std::uint32_t palette_count;
   std::uint8_t exception_base;
   bool dependent;           ///< launched so that it may begin before the kernel in front of it has ended
-  bool y_by_vectors;        ///< Y and its rows are aligned to 16 bytes
   bool x_by_tensor_copy;    ///< otherwise by the producer's ordinary loads
   bool raw_by_tensor_copy;  ///< otherwise the consumers load raw values themselves
+  // For more than 64 tokens.
+  bool y_by_vectors;           ///< Y and its rows are aligned to 16 bytes
+  std::uint32_t token_blocks;  ///< of kTokens tokens
+  std::uint32_t row_items;     ///< items of a token block
 };
 
 template <class Config>
@@ -92,11 +93,13 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kRawTileBytes = 2 * format::kTileValues;
 
   // A slot of the ring.
-#ifdef UNWEIGHT_EVERY_LANE_ARRIVES
-  static constexpr std::uint32_t kWarpArrivals = device::kLanes;
+#ifdef UNWEIGHT_RACECHECK
+  static constexpr bool kForRacecheck = true;
 #else
-  static constexpr std::uint32_t kWarpArrivals = 1;  ///< of a warp, for what its lanes have read or written
+  static constexpr bool kForRacecheck = false;
 #endif
+  static constexpr std::uint32_t kWarpArrivals =
+      kForRacecheck ? device::kLanes : 1;  ///< for what its lanes have read or written
   /// Arrivals that make it full, all a producer's: a thread's, for tiles; those of exceptions' copies, and the warp's.
   static constexpr std::uint32_t kFullArrivals = Config::kRaw ? 1 : 1 + device::kLanes + kWarpArrivals;
   static constexpr std::uint32_t kEmptyArrivals = kConsumers * kWarpArrivals;
@@ -127,15 +130,14 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kItemSums = kPortionSums * kPortions;
   /// For more than 64 tokens strips have one warp each, and sums travel in groups of 32 tokens instead of portions.
   static constexpr bool kOwnSums = kTokens > 64;
-  static constexpr std::uint32_t kGroups = kTokens / 32, kGroupSums = kItemRows * 32;
+  static constexpr std::uint32_t kGroups = kOwnSums ? kTokens / 32 : 1, kGroupSums = kItemRows * 32;
   /// Whether a cluster's blocks receive sums where the rings were, for which all of them must have ended their loads.
   static constexpr bool kReceivesInRings = kOwnSums;
 
-  /// Bytes that block `rank` of a cluster of `parts` receives: of portions from all, itself too; of groups from others.
+  /// Bytes of groups that block `rank` of a cluster of `parts` receives from the others.
   static UNWEIGHT_HOST_DEVICE constexpr std::uint32_t received_bytes(std::uint32_t rank, std::uint32_t parts) {
-    const std::uint32_t all = kOwnSums ? kGroups : kPortions, mine = rank < all ? (all - rank + parts - 1) / parts : 0;
-    return mine * (kOwnSums ? (parts - 1) * kGroupSums : parts * kPortionSums) *
-           static_cast<std::uint32_t>(sizeof(float));
+    const std::uint32_t mine = rank < kGroups ? (kGroups - rank + parts - 1) / parts : 0;
+    return mine * (parts - 1) * kGroupSums * static_cast<std::uint32_t>(sizeof(float));
   }
   static constexpr std::uint32_t most_received_bytes() {
     std::uint32_t most = 0;
@@ -190,8 +192,9 @@ struct SmallBatchStage {
 template <class Config>
 struct SmallBatchMap {
   using Traits = SmallBatchTraits<Config>;
-  std::uint32_t x, weights, warps, exceptions, stages, palettes, schedule, full, empty, x_full, x_empty, all_received,
-      received, size;
+  std::uint32_t x, weights, warps, exceptions, stages, palettes, schedule, full, empty, x_full, x_empty;
+  std::uint32_t all_received;  ///< barrier, where groups of sums are received
+  std::uint32_t received, size;
 
   /// @param parts  blocks of a cluster that divide an item
   UNWEIGHT_HOST_DEVICE constexpr SmallBatchMap(std::uint32_t slots, std::uint32_t parts)
@@ -207,9 +210,14 @@ struct SmallBatchMap {
         x_full(empty + 8 * slots),
         x_empty(x_full + 8 * Traits::kXSlots),
         all_received(x_empty + 8 * Traits::kXSlots),
-        received(Traits::kReceivesInRings ? x : (all_received + 8 + 15) / 16 * 16),
-        size(Traits::kReceivesInRings ? all_received + 8
-                                      : received + (parts == 1 ? 0 : Traits::received_bytes(0, parts))) {}
+        received(Traits::kReceivesInRings ? x : (all_received + 15) / 16 * 16),
+        size(Traits::kReceivesInRings ? all_received + 8 : received + portion_bytes(parts)) {}
+
+  /// Of the portions of sums that a block finishes, from all of a cluster.
+  static UNWEIGHT_HOST_DEVICE constexpr std::uint32_t portion_bytes(std::uint32_t parts) {
+    return (parts == 1 ? 0 : (Traits::kPortions + parts - 1) / parts * parts) * Traits::kPortionSums *
+           static_cast<std::uint32_t>(sizeof(float));
+  }
 };
 
 }  // namespace unweight::sm90

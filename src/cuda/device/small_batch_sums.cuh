@@ -9,7 +9,6 @@
 #include <cuda/device/bit_ops.cuh>
 #include <cuda/device/small_batch_block.cuh>
 #include <cuda/device/small_batch_messenger.cuh>
-#include <cuda/device/strip_output.cuh>
 #include <cuda/ptx/barrier.cuh>
 #include <cuda/ptx/cluster.cuh>
 #include <cuda/ptx/grid.cuh>
@@ -55,11 +54,8 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
     std::uint32_t thread = threadIdx.x;
     ptx::keep(thread);  // from here on, so that no address that depends on it is kept in registers during the items
     auto* own = reinterpret_cast<float4*>(shared + own_place);
-    const bool whole = segment.begin == 0 && segment.end == params.deal.steps;
     if (params.deal.by_clusters()) {
       store_by_cluster(segment, own, thread, sums);
-    } else if (Traits::kStripWarps == 1 && whole) {
-      store_alone(segment, own_place, thread / device::kLanes, sums);
     } else {
       store_by_flags(segment, own, thread, sums);
     }
@@ -87,18 +83,6 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
       if (first < Traits::kPortionSums) take(turn, first, sum_of_warps(first));
     }
     ptx::named_barrier_sync(kConsumersMeet, Traits::kConsumerThreads);  // before the memory is written again
-  }
-
-  /// A whole item whose strips have one warp each, which needs no other's sums.
-  __device__ void store_alone(const SmallBatchSegment& segment, std::uint32_t own_place, std::uint32_t strip,
-                              const float (&sums)[Config::kTokenTiles][4]) const {
-    if constexpr (Traits::kStripWarps == 1) {
-      const StripOutput<Config> output(*this, segment.item, strip);
-      UNWEIGHT_UNROLL
-      for (std::uint32_t group = 0; group < Config::kTokenTiles / kGroupTiles; ++group) {
-        output.store(own_place, group, *reinterpret_cast<const TokenGroup*>(&sums[group * kGroupTiles]));
-      }
-    }
   }
 
   /// A segment of an item that is split by stages, or a whole item.
@@ -131,32 +115,24 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
   __device__ void store_by_cluster(const SmallBatchSegment& segment, float4* own, std::uint32_t thread,
                                    const float (&sums)[Config::kTokenTiles][4]) const {
     const std::uint32_t parts = params.deal.parts, rank = blockIdx.x - segment.item * parts;
-    this->await_cluster();
-    std::uint32_t owner = 0, place = rank;  // portion % parts, portion / parts * parts + rank
+    ptx::cluster_wait();  // all of the cluster's blocks have begun
     UNWEIGHT_UNROLL
     for (std::uint32_t portion = 0; portion < Traits::kPortions; ++portion) {
       add_warps(portion, own, thread, sums, [&](std::uint32_t, std::uint32_t first, const Sums& sum) {
-        float four[4];
-        if (gather(sum, four)) {
-          ptx::store_to_cluster(ptx::cluster_address(this->base + received_at(place, first), owner), four,
-                                ptx::cluster_address(this->all_received(), owner));
-        }
+        const std::uint32_t to = this->base + map.received + received_at(portion, rank, first);
+        ptx::store_to_cluster(ptx::cluster_address(to, portion % parts), sum.value);
       });
-      if (++owner == parts) {
-        owner = 0;
-        place += parts;
-      }
     }
-    if (rank < Traits::kPortions) ptx::barrier_wait(this->all_received(), 0);
-    place = 0;
+    ptx::cluster_arrive();
+    ptx::cluster_wait();
     UNWEIGHT_NO_UNROLL
-    for (std::uint32_t portion = rank; portion < Traits::kPortions; portion += parts, place += parts) {
+    for (std::uint32_t portion = rank; portion < Traits::kPortions; portion += parts) {
       UNWEIGHT_UNROLL
       for (std::uint32_t turn = 0; turn < kTurns; ++turn) {
         const std::uint32_t first = first_sum(thread, turn);
         if (first >= Traits::kPortionSums) continue;
         const auto received = [&](std::uint32_t part) {
-          return *reinterpret_cast<const Sums*>(shared + received_at(place + part, first));
+          return *reinterpret_cast<const Sums*>(shared + map.received + received_at(portion, part, first));
         };
         Sums sum = received(0);
         for (std::uint32_t part = 1; part < parts; ++part) sum.add(received(part));
@@ -165,22 +141,11 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
     }
   }
 
-  /// Four neighbouring sums in one lane of those that have them: few wide stores are faster than many narrow ones.
-  /// @return whether it is this lane
-  __device__ bool gather(const Sums& sum, float (&four)[4]) const {
-    constexpr std::uint32_t kSharing = 4 / kWidth;  // lanes
-    UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < 4; ++i) {
-      const float& mine = sum.value[i % kWidth];
-      four[i] = i < kWidth ? mine : __shfl_down_sync(device::kAllLanes, mine, i / kWidth);
-    }
-    return lane % kSharing == 0;
-  }
-
-  /// Offset in shared memory of sums that a block has received: of a portion that it finishes, place / parts-th of
-  /// them, from block place % parts of the cluster.
-  [[nodiscard]] __device__ std::uint32_t received_at(std::uint32_t place, std::uint32_t first) const {
-    return map.received + (place * Traits::kPortionSums + first) * static_cast<std::uint32_t>(sizeof(float));
+  /// Offset of what block `from` of a cluster sends, where it is received.
+  [[nodiscard]] __device__ std::uint32_t received_at(std::uint32_t portion, std::uint32_t from,
+                                                     std::uint32_t first) const {
+    const std::uint32_t parts = params.deal.parts, place = portion / parts * parts + from;
+    return (place * Traits::kPortionSums + first) * static_cast<std::uint32_t>(sizeof(float));
   }
 
   /// The thread's sums of a portion, as the blocks before this one have left them.
@@ -206,8 +171,8 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
     const std::uint32_t strip = first / Traits::kStripPortionSums, in_strip = first % Traits::kStripPortionSums;
     Sums sum;
     UNWEIGHT_UNROLL
-    for (std::uint32_t c = 0; c < Traits::kStripWarps; ++c) {
-      const std::uint32_t warp = Config::kWarpgroup ? c * Config::kStrips + strip : strip * Traits::kStripWarps + c;
+    for (std::uint32_t c = 0; c < Traits::kColTiles; ++c) {
+      const std::uint32_t warp = Config::kWarpgroup ? c * Config::kStrips + strip : strip * Traits::kColTiles + c;
       const auto* of_warp = reinterpret_cast<const float*>(shared + map.warps + warp * Traits::kWarpBytes);
       const Sums more = *reinterpret_cast<const Sums*>(of_warp + in_strip);
       if (c == 0) {
@@ -221,17 +186,16 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
 
   /// In the order of a strip's sums four are one lane's of a token tile: two rows 8 apart x two tokens.
   __device__ void store_y(std::uint32_t item, std::uint32_t portion, std::uint32_t first, const Sums& sums) const {
-    const auto place = this->locate(item);
     UNWEIGHT_UNROLL
     for (std::uint32_t k = 0; k < kWidth; ++k) {
       const std::uint32_t strip = first / Traits::kStripPortionSums, in_strip = first % Traits::kStripPortionSums;
       const std::uint32_t i = (first + k) % 4, l = in_strip / 4 % device::kLanes, t = in_strip / (4 * device::kLanes);
-      const std::uint32_t row = place.rows * Traits::kItemRows + strip * format::kTileRows + l / 4 + 8 * (i / 2);
-      const std::uint32_t token = place.token + (portion * Traits::kPortionTiles + t) * 8 + 2 * (l & 3) + i % 2;
+      const std::uint32_t row = item * Traits::kItemRows + strip * format::kTileRows + l / 4 + 8 * (i / 2);
+      const std::uint32_t token = (portion * Traits::kPortionTiles + t) * 8 + 2 * (l & 3) + i % 2;
       if (row >= params.rows || token >= params.tokens) continue;
       float sum = sums.value[k];
       if (params.bias != nullptr) sum += device::float_of_bf16(params.bias[row]);
-      params.y[std::uint64_t{token} * params.y_stride + row] = device::round_to_bf16(sum);
+      params.y[token * params.y_stride + row] = device::round_to_bf16(sum);
     }
   }
 };

@@ -57,6 +57,7 @@ struct FragmentDecoder {
   const std::uint16_t* exceptions;  ///< the blob's units, global memory
   std::uint8_t* exponents;          ///< the warp's 1024 bytes of shared memory, aligned to 16
   std::uint32_t lane;
+  std::uint32_t lane16;         ///< 16 * lane, for the compiler to keep
   std::uint8_t exception_base;  ///< the blob's
 
   /// One path for usual lists, without branches: each would cost a warp some 25 cycles.
@@ -66,8 +67,8 @@ struct FragmentDecoder {
                               bool exists) const {
     const uint2 codes01 = *reinterpret_cast<const uint2*>(tile + format::kCodes01Offset + 8 * lane);
     const std::uint32_t codes2 = *reinterpret_cast<const std::uint32_t*>(tile + format::kCodes2Offset + 4 * lane);
-    const uint4 sm0 = *reinterpret_cast<const uint4*>(tile + 16 * lane);
-    const uint4 sm1 = *reinterpret_cast<const uint4*>(tile + 16 * (kLanes + lane));
+    const uint4 sm0 = *reinterpret_cast<const uint4*>(tile + lane16);
+    const uint4 sm1 = *reinterpret_cast<const uint4*>(tile + lane16 + 16 * kLanes);
     ExceptionList list = exists ? *place : ExceptionList{};
     const bool has_unit = !list.is_unusual() && lane < list.usual_count();
     std::uint16_t unit = 0;
@@ -171,7 +172,7 @@ struct FragmentDecoder {
 
  private:
   [[nodiscard]] __device__ FragmentDecoder of_tile(std::uint32_t i) const {
-    return {shared, exceptions, exponents + i * format::kTileValues, lane, exception_base};
+    return {shared, exceptions, exponents + i * format::kTileValues, lane, lane16, exception_base};
   }
 
   [[nodiscard]] __device__ bool has_unit(const ExceptionList& list) const {

@@ -73,6 +73,7 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   const auto& schedule = *reinterpret_cast<const SmallBatchSchedule*>(shared + map.schedule);
   const SmallBatchBlock<Config> block{params, x_map, w_map, map, schedule, shared, ptx::shared_address(shared), lane};
   ptx::launch_dependents();
+  if (!Traits::kReceivesInRings && params.deal.by_clusters()) ptx::cluster_arrive_relaxed();
   // Every part begins with what it can do before all have met.
   using Consumer = std::conditional_t<Config::kWarpTiles == 1, SmallBatchConsumer<Config>, LargeBatchConsumer<Config>>;
   Consumer consumer{block};
@@ -85,7 +86,8 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   } else if (warp == Traits::kMessenger) {
     producer.request_first();
   }
-  if (params.deal.by_clusters()) ptx::cluster_arrive_relaxed();  // with its fence the block's barriers are set up
+  // With the fence of those who set up the block's barriers these are there for the cluster, too.
+  if (Traits::kReceivesInRings && params.deal.by_clusters()) ptx::cluster_arrive_relaxed();
   __syncthreads();
   if constexpr (Config::kShareX) {  // both blocks' barriers are set up
     ptx::cluster_arrive();
@@ -94,21 +96,19 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   if (warp < Traits::kConsumers) {
     if constexpr (Config::kWarpgroup) ptx::take_registers<Traits::kConsumerRegisters>();
     consumer.run();
-  } else {
-    if constexpr (Config::kWarpgroup) ptx::give_registers<Traits::kProducerRegisters>();
-    if (produces) {
-      producer.run();
-    } else if (warp == Traits::kMessenger) {
-      SmallBatchMessenger<Config>{block}.run();
-    } else if constexpr (Traits::kXApart) {
-      SmallBatchXProducer<Config>{block}.run();
-    }
-    if (params.deal.by_clusters()) block.await_cluster();
+    if constexpr (Config::kShareX) block.leave_pair();
+    return;
   }
-  if constexpr (Config::kShareX) {  // the other block may still arrive here
-    ptx::cluster_arrive_relaxed();
-    ptx::cluster_wait();
+  if constexpr (Config::kWarpgroup) ptx::give_registers<Traits::kProducerRegisters>();
+  if (produces) {
+    producer.run();
+  } else if (warp == Traits::kMessenger) {
+    SmallBatchMessenger<Config>{block}.run();
+  } else if constexpr (Traits::kXApart) {
+    SmallBatchXProducer<Config>{block}.run();
   }
+  if (params.deal.by_clusters()) block.await_cluster();
+  if constexpr (Config::kShareX) block.leave_pair();
 }
 
 }  // namespace unweight::sm90

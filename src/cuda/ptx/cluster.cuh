@@ -27,6 +27,18 @@ __device__ __forceinline__ std::uint32_t cluster_address(std::uint32_t address, 
   return result;
 }
 
+__device__ __forceinline__ void store_to_cluster(std::uint32_t to, const float (&values)[1]) {
+  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(to), "f"(values[0]) : "memory");
+}
+__device__ __forceinline__ void store_to_cluster(std::uint32_t to, const float (&values)[2]) {
+  asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(values[0]), "f"(values[1]) : "memory");
+}
+__device__ __forceinline__ void store_to_cluster(std::uint32_t to, const float (&values)[4]) {
+  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(values[0]), "f"(values[1]),
+               "f"(values[2]), "f"(values[3])
+               : "memory");
+}
+
 /// Arrives at the barrier of that address in the cluster's block `rank`. Orders what this block's threads see, not the
 /// other's: at cluster scope it would take a microsecond. Enough after wgmma_wait(), which leaves no read under way.
 __device__ __forceinline__ void barrier_arrive_at(std::uint32_t barrier, std::uint32_t rank) {
@@ -36,7 +48,8 @@ __device__ __forceinline__ void barrier_arrive_at(std::uint32_t barrier, std::ui
 /// Stores to an address, a multiple of 16, and towards the phase of a barrier, both by cluster_address() and of the
 /// same block. Whoever waits for that phase sees the values: neither side needs a fence, which would take a
 /// microsecond.
-__device__ __forceinline__ void store_to_cluster(std::uint32_t to, const float (&values)[4], std::uint32_t barrier) {
+__device__ __forceinline__ void store_async_to_cluster(std::uint32_t to, const float (&values)[4],
+                                                       std::uint32_t barrier) {
   asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
                "f"(values[0]), "f"(values[1]), "f"(values[2]), "f"(values[3]), "r"(barrier)
                : "memory");

@@ -52,6 +52,21 @@ __device__ __forceinline__ void wgmma_wait_for_all_but_one() {
 __device__ __forceinline__ void wgmma_hold(const std::uint32_t (&a)[4][4], std::uint32_t small) {
   asm volatile(
       "{\n"
+      ".reg .pred never;\n"
+      "setp.ge.u32 never, %16, 32;\n"
+      "@never st.shared.v4.b32 [%16], {%0, %1, %2, %3};\n"
+      "@never st.shared.v4.b32 [%16], {%4, %5, %6, %7};\n"
+      "@never st.shared.v4.b32 [%16], {%8, %9, %10, %11};\n"
+      "@never st.shared.v4.b32 [%16], {%12, %13, %14, %15};\n"
+      "}\n" ::"r"(a[0][0]),
+      "r"(a[0][1]), "r"(a[0][2]), "r"(a[0][3]), "r"(a[1][0]), "r"(a[1][1]), "r"(a[1][2]), "r"(a[1][3]), "r"(a[2][0]),
+      "r"(a[2][1]), "r"(a[2][2]), "r"(a[2][3]), "r"(a[3][0]), "r"(a[3][1]), "r"(a[3][2]), "r"(a[3][3]), "r"(small));
+}
+
+/// Likewise for several operands at a time: stores to one address, that only keep registers alive, would be merged.
+__device__ __forceinline__ void wgmma_hold_apart(const std::uint32_t (&a)[4][4], std::uint32_t small) {
+  asm volatile(
+      "{\n"
       ".reg .pred usual;\n"
       "setp.lt.u32 usual, %16, 32;\n"
       "@usual bra.uni done_%=;\n"

@@ -6,6 +6,7 @@
 #include "emulation/emulator.hpp"
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace unweight::ptx {
 
@@ -22,7 +23,13 @@ inline std::uint32_t cluster_address(std::uint32_t address, std::uint32_t rank) 
   return address | rank << kClusterRankBit;
 }
 
-inline void store_to_cluster(std::uint32_t to, const float (&values)[4], std::uint32_t barrier) {
+template <std::size_t Count>
+void store_to_cluster(std::uint32_t to, const float (&values)[Count]) {
+  const std::uint32_t rank = to >> kClusterRankBit, address = to & ((1U << kClusterRankBit) - 1);
+  std::memcpy(emulation::cluster_range(rank, address, sizeof values, sizeof values), values, sizeof values);
+}
+
+inline void store_async_to_cluster(std::uint32_t to, const float (&values)[4], std::uint32_t barrier) {
   constexpr std::uint32_t kAddress = (1U << kClusterRankBit) - 1;
   emulation::store_to(to >> kClusterRankBit, to & kAddress, values, sizeof values, barrier & kAddress);
 }

@@ -47,6 +47,7 @@ void wgmma(float (&d)[Tiles][4], const std::uint32_t (&a)[4], std::uint32_t b) {
 inline void wgmma_commit() { pending_of_thread().emplace_back(); }
 
 inline void wgmma_hold(const std::uint32_t (&)[4][4], std::uint32_t) {}
+inline void wgmma_hold_apart(const std::uint32_t (&)[4][4], std::uint32_t) {}
 
 /// Takes the products of all committed series but the last `left`.
 inline void take_products(std::size_t left) {
