@@ -8,24 +8,22 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <ostream>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace unweight::test {
 namespace {
 
-/// All that this device can run for so many tokens.
-std::vector<MatmulConfig> configurations(const DeviceBlob& weight, std::uint32_t tokens) {
+/// All with so many stages that this device can run for so many tokens.
+std::vector<MatmulConfig> configurations(const DeviceBlob& weight, std::uint32_t tokens, std::uint32_t stages) {
   std::vector<MatmulConfig> all;
   for (const std::uint32_t strips : {1U, 2U, 4U, 8U, 16U}) {
-    for (std::uint32_t stages = 2; stages <= 8; ++stages) {
-      for (const bool split : {false, true}) {
-        for (const bool dependent : {false, true}) {
-          for (const bool warpgroup : {false, true}) {
-            const MatmulConfig config{strips, stages, split, dependent, warpgroup};
-            if (can_implement(weight, tokens, config)) all.push_back(config);
-          }
+    for (const bool split : {false, true}) {
+      for (const bool dependent : {false, true}) {
+        for (const bool warpgroup : {false, true}) {
+          const MatmulConfig config{strips, stages, split, dependent, warpgroup};
+          if (can_implement(weight, tokens, config)) all.push_back(config);
         }
       }
     }
@@ -100,26 +98,36 @@ void expect_equal(const std::vector<std::uint16_t>& found, const std::vector<std
   ADD_FAILURE() << what << ": value " << at - found.begin() << " is " << *at << ", not " << *other;
 }
 
-/// By rows and columns.
-class MatmulShapesOnDevice : public MatmulOnDevice,
-                             public testing::WithParamInterface<std::pair<std::uint64_t, std::uint64_t>> {};
+struct ShapeAndStages {
+  std::uint64_t rows, cols;
+  std::uint32_t stages;
+};
 
-INSTANTIATE_TEST_SUITE_P(, MatmulShapesOnDevice,
-                         testing::Values(std::pair(1, 64), std::pair(200, 328), std::pair(33, 1096),
-                                         std::pair(2200, 64), std::pair(64, 1024)),
-                         [](const auto& shape) {
-                           return std::to_string(shape.param.first) + "x" + std::to_string(shape.param.second);
-                         });
+void PrintTo(const ShapeAndStages& p, std::ostream* out) { *out << p.rows << "x" << p.cols << "stages" << p.stages; }
 
-TEST_P(MatmulShapesOnDevice, EveryConfigurationEqualsRaw) {
-  const MatrixShape shape{1, GetParam().first, GetParam().second};
+std::vector<ShapeAndStages> shapes_and_stages() {
+  std::vector<ShapeAndStages> all;
+  for (const auto& [rows, cols] :
+       {std::array<std::uint64_t, 2>{1, 64}, {200, 328}, {33, 1096}, {2200, 64}, {64, 1024}}) {
+    for (std::uint32_t stages = 2; stages <= 8; ++stages) all.push_back({rows, cols, stages});
+  }
+  return all;
+}
+
+class ConfigurationsOnDevice : public MatmulOnDevice, public testing::WithParamInterface<ShapeAndStages> {};
+
+INSTANTIATE_TEST_SUITE_P(, ConfigurationsOnDevice, testing::ValuesIn(shapes_and_stages()),
+                         [](const auto& test) { return testing::PrintToString(test.param); });
+
+TEST_P(ConfigurationsOnDevice, EqualRaw) {
+  const MatrixShape shape{1, GetParam().rows, GetParam().cols};
   const auto values = make_tensor(shape, Filling::kEscapes1p5, 3);
   const UploadedBlob tiled = UploadedBlob::encoded(values, shape), raw(raw_blob(values, shape));
   ASSERT_TRUE(tiled.device && raw.device);
   for (const std::uint32_t tokens : {1U, 8U, 13U, 32U, 64U}) {
     const Activations x(tokens, shape.cols, shape.cols, 0, tokens);
     std::map<decltype(kind_of({})), std::vector<std::uint16_t>> by_kind;
-    for (const MatmulConfig& config : configurations(*raw.device, tokens)) {
+    for (const MatmulConfig& config : configurations(*raw.device, tokens, GetParam().stages)) {
       const std::string what = std::to_string(tokens) + " tokens, " + describe(config);
       auto& expected = by_kind[kind_of(config)];
       const auto y = run(*raw.device, x, tokens, config);
@@ -363,7 +371,11 @@ TEST_F(MatmulOnDevice, Random) {
     ASSERT_TRUE(blob.device && raw.device);
     const auto tokens = static_cast<std::uint32_t>(1 + random.below(64));
     const Activations x(tokens, shape.cols, shape.cols + random.below(2) * random.below(9), random.below(9), seed);
-    const auto configs = configurations(*raw.device, tokens);
+    std::vector<MatmulConfig> configs;
+    for (auto most = static_cast<std::uint32_t>(2 + random.below(7)); configs.empty(); --most) {
+      ASSERT_GE(most, 2U);
+      configs = configurations(*raw.device, tokens, most);
+    }
     const MatmulConfig config = configs[random.below(configs.size())];
     const std::uint64_t matrix = random.below(shape.batch), gap = random.below(5), offset = random.below(9);
     const std::string what = "seed " + std::to_string(seed) + ": " + std::to_string(shape.rows) + " x " +
@@ -386,11 +398,13 @@ TEST_F(SlowMatmulOnDevice, LargeMatrices) {
     ASSERT_TRUE(tiled.device && raw.device);
     for (const std::uint32_t tokens : {1U, 16U, 32U, 64U}) {
       const Activations x(tokens, shape.cols, shape.cols, 0, tokens);
-      for (const MatmulConfig& config : configurations(*tiled.device, tokens)) {
-        const MatmulConfig plain{
-            .strips = config.strips, .stages = 2, .split = config.split, .warpgroup = config.warpgroup};
-        if (!can_implement(*raw.device, tokens, plain)) continue;
-        expect_equal(run(*tiled.device, x, tokens, config), run(*raw.device, x, tokens, plain), describe(config));
+      for (std::uint32_t stages = 2; stages <= 8; ++stages) {
+        for (const MatmulConfig& config : configurations(*tiled.device, tokens, stages)) {
+          const MatmulConfig plain{
+              .strips = config.strips, .stages = 2, .split = config.split, .warpgroup = config.warpgroup};
+          if (!can_implement(*raw.device, tokens, plain)) continue;
+          expect_equal(run(*tiled.device, x, tokens, config), run(*raw.device, x, tokens, plain), describe(config));
+        }
       }
     }
   }

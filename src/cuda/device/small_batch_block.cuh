@@ -42,10 +42,18 @@ struct SmallBatchBlock {
   }
 
   /// By a warp, a slot a lane, though the hardware does one after the other: barriers of slots begin to end - 1 that
-  /// tell that they are full.
+  /// tell that they are full. For racecheck by one lane, behind a branch: of lanes where this instruction's predicate
+  /// is false it reports that they write to another block's memory.
   __device__ void init_full(std::uint32_t begin, std::uint32_t end) const {
     const std::uint32_t x_arrivals = Traits::kXApart || params.x_by_tensor_copy ? 0 : Traits::kWarpArrivals;
-    const std::uint32_t slot = begin + lane;
+    std::uint32_t slot = begin + lane;
+    if constexpr (Traits::kForRacecheck) {
+      if (lane == 0) {
+        UNWEIGHT_NO_UNROLL
+        for (slot = begin; slot < end; ++slot) ptx::barrier_init(full(slot), Traits::kFullArrivals + x_arrivals);
+      }
+      slot = end;
+    }
     if (slot < end) ptx::barrier_init(full(slot), Traits::kFullArrivals + x_arrivals);
     ptx::fence_barrier_init();
     __syncwarp();
@@ -53,6 +61,22 @@ struct SmallBatchBlock {
 
   /// Likewise all other barriers.
   __device__ void init_others() const {
+    if constexpr (Traits::kForRacecheck) {
+      if (lane == 0) {
+        UNWEIGHT_NO_UNROLL
+        for (std::uint32_t slot = 0; slot < params.stages; ++slot) {
+          ptx::barrier_init(empty(slot), Traits::kEmptyArrivals);
+        }
+        UNWEIGHT_NO_UNROLL
+        for (std::uint32_t slot = 0; Traits::kXApart && slot < Traits::kXSlots; ++slot) {
+          ptx::barrier_init(x_full(slot), params.x_by_tensor_copy ? 1 : Traits::kWarpArrivals);
+          ptx::barrier_init(x_empty(slot), Traits::kEmptyArrivals);
+        }
+      }
+      ptx::fence_barrier_init();
+      __syncwarp();
+      return;
+    }
     if (lane < params.stages) ptx::barrier_init(empty(lane), Traits::kEmptyArrivals);
     if constexpr (Traits::kXApart) {
       if (lane < Traits::kXSlots) {
@@ -65,8 +89,8 @@ struct SmallBatchBlock {
   }
 
   /// By a warp: arrives at a slot's barrier, after all that its lanes have read and written there. One lane does, since
-  /// an arrival is an atomic operation; racecheck follows the arriving lanes alone, so builds for it define
-  /// UNWEIGHT_EVERY_LANE_ARRIVES.
+  /// an arrival is an atomic operation; racecheck follows the arriving lanes alone, so in builds for it
+  /// (UNWEIGHT_RACECHECK) all do.
   __device__ void arrive(std::uint32_t barrier, bool wanted = true) const {
     __syncwarp();
     if (lane < Traits::kWarpArrivals && wanted) ptx::barrier_arrive(barrier);

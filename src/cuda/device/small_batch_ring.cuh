@@ -77,11 +77,13 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kRawTileBytes = 2 * format::kTileValues;
 
   // A slot of the ring.
-#ifdef UNWEIGHT_EVERY_LANE_ARRIVES
-  static constexpr std::uint32_t kWarpArrivals = device::kLanes;
+#ifdef UNWEIGHT_RACECHECK
+  static constexpr bool kForRacecheck = true;
 #else
-  static constexpr std::uint32_t kWarpArrivals = 1;  ///< of a warp, for what its lanes have read or written
+  static constexpr bool kForRacecheck = false;
 #endif
+  static constexpr std::uint32_t kWarpArrivals =
+      kForRacecheck ? device::kLanes : 1;  ///< for what its lanes have read or written
   /// Arrivals that make it full, all a producer's: a thread's, for tiles; those of exceptions' copies, and the warp's.
   static constexpr std::uint32_t kFullArrivals = Config::kRaw ? 1 : 1 + device::kLanes + kWarpArrivals;
   static constexpr std::uint32_t kEmptyArrivals = kConsumers * kWarpArrivals;
