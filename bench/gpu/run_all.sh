@@ -3,7 +3,7 @@
 #
 # Tests and measures on a machine with a GPU. It needs the driver, compute-sanitizer for the sanitizers, cuBLAS 13 for
 # the multiplication, and the programs unweight_gpu_tests, decode_bench and matmul_bench, which depend on nothing else
-# and may have been built elsewhere. racecheck needs tests built with CUDAFLAGS=-DUNWEIGHT_EVERY_LANE_ARRIVES: arrive()
+# and may have been built elsewhere. racecheck needs tests built with CUDAFLAGS=-DUNWEIGHT_RACECHECK: arrive()
 # in src/cuda/device/small_batch_block.cuh says why. A sanitizer runs shares of the tests in processes side by side.
 #
 #   bench/gpu/run_all.sh [--parts LIST] PROGRAMS OUT [COMMIT [OPTION...]]
@@ -76,7 +76,7 @@ cublas_folder() {
   )
 }
 
-shares=8  # of the tests, under a sanitizer
+shares=16  # of the tests, under a sanitizer
 
 # shellcheck disable=SC2317  # called by run
 sanitize() { # tool, filter: prints the shares' logs, one after the other

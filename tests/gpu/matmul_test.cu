@@ -9,8 +9,8 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <ostream>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace unweight::test {
@@ -111,6 +111,8 @@ struct ShapeAndStages {
   std::uint32_t stages;
 };
 
+void PrintTo(const ShapeAndStages& p, std::ostream* out) { *out << p.rows << "x" << p.cols << "stages" << p.stages; }
+
 std::vector<ShapeAndStages> shapes_and_stages() {
   std::vector<ShapeAndStages> all;
   for (const auto& [rows, cols] :
@@ -122,10 +124,8 @@ std::vector<ShapeAndStages> shapes_and_stages() {
 
 class ConfigurationsOnDevice : public MatmulOnDevice, public testing::WithParamInterface<ShapeAndStages> {};
 
-INSTANTIATE_TEST_SUITE_P(, ConfigurationsOnDevice, testing::ValuesIn(shapes_and_stages()), [](const auto& test) {
-  const ShapeAndStages& p = test.param;
-  return std::to_string(p.rows) + "x" + std::to_string(p.cols) + "stages" + std::to_string(p.stages);
-});
+INSTANTIATE_TEST_SUITE_P(, ConfigurationsOnDevice, testing::ValuesIn(shapes_and_stages()),
+                         [](const auto& test) { return testing::PrintToString(test.param); });
 
 TEST_P(ConfigurationsOnDevice, EqualRaw) {
   const MatrixShape shape{1, GetParam().rows, GetParam().cols};
@@ -381,8 +381,8 @@ TEST_F(MatmulOnDevice, Random) {
     const Activations x(tokens, shape.cols, shape.cols + random.below(2) * random.below(9), random.below(9), seed);
     std::vector<MatmulConfig> configs;
     for (auto most = static_cast<std::uint32_t>(2 + random.below(7)); configs.empty(); --most) {
-      configs = configurations(*raw.device, tokens, most);
       ASSERT_GE(most, 2U);
+      configs = configurations(*raw.device, tokens, most);
     }
     const MatmulConfig config = configs[random.below(configs.size())];
     const std::uint64_t matrix = random.below(shape.batch), gap = random.below(5), offset = random.below(9);
