@@ -123,7 +123,8 @@ struct SmallBatchBlock {
 
   /// By a warp: arrives at a slot's barrier, after all that its lanes have read and written there. One lane does, since
   /// an arrival is an atomic operation; racecheck follows the arriving lanes alone, so in builds for it
-  /// (UNWEIGHT_RACECHECK) all do.
+  /// (UNWEIGHT_RACECHECK) all do. What the warp has loaded from the slot must have been used before: an arrival may
+  /// overtake loads that nothing has waited for.
   __device__ void arrive(std::uint32_t barrier, bool wanted = true) const {
     __syncwarp();
     if (lane < Traits::kWarpArrivals && wanted) ptx::barrier_arrive(barrier);
