@@ -81,7 +81,7 @@ struct SmallBatchBlock {
     __syncwarp();
   }
 
-  /// Likewise all other barriers.
+  /// Likewise all other barriers. For racecheck in lines of their own: shared ones changed the default build's code.
   __device__ void init_others() const {
     if constexpr (Traits::kForRacecheck) {
       if (lane == 0) {

@@ -98,8 +98,8 @@ struct SmallBatchTraits {
 #else
   static constexpr bool kForRacecheck = false;
 #endif
-  static constexpr std::uint32_t kWarpArrivals =
-      kForRacecheck ? device::kLanes : 1;  ///< for what its lanes have read or written
+  /// Of a warp, for what its lanes have read or written.
+  static constexpr std::uint32_t kWarpArrivals = kForRacecheck ? device::kLanes : 1;
   /// Arrivals that make it full, all a producer's: a thread's, for tiles; those of exceptions' copies, and the warp's.
   static constexpr std::uint32_t kFullArrivals = Config::kRaw ? 1 : 1 + device::kLanes + kWarpArrivals;
   static constexpr std::uint32_t kEmptyArrivals = kConsumers * kWarpArrivals;
