@@ -117,7 +117,7 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
             this->release_x(x_place.slot);
             x_place.advance(1, Traits::kXSlots);
           }
-          this->arrive(this->empty(slot));
+          this->arrive(this->empty(slot));  // products have ended that needed what was loaded
           place.advance(1, params.stages);
         } else {
           decoder().decode_exponents(requests, palettes, lists_of(slot));

@@ -123,11 +123,18 @@ struct SmallBatchBlock {
 
   /// By a warp: arrives at a slot's barrier, after all that its lanes have read and written there. One lane does, since
   /// an arrival is an atomic operation; racecheck follows the arriving lanes alone, so in builds for it
-  /// (UNWEIGHT_RACECHECK) all do. What the warp has loaded from the slot must have been used before: an arrival may
-  /// overtake loads that nothing has waited for.
+  /// (UNWEIGHT_RACECHECK) all do.
   __device__ void arrive(std::uint32_t barrier, bool wanted = true) const {
     __syncwarp();
     if (lane < Traits::kWarpArrivals && wanted) ptx::barrier_arrive(barrier);
+  }
+
+  /// Likewise, once what the warp has loaded from the slot has come: an arrival may overtake loads that nothing has
+  /// waited for. So the barrier's address is made to depend on them.
+  /// @param loaded  derived from a word of each such load
+  __device__ void arrive_once(std::uint32_t loaded, std::uint32_t barrier) const {
+    const std::uint32_t zero = params.stages / (2 * kMaxStages);  // which the compiler does not know
+    arrive(barrier + (loaded & zero));
   }
 
   /// Among the blocks that share X; and their number among such groups, which the work is dealt out to.

@@ -137,21 +137,25 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
   __device__ void hold(const Fragments& fragments) const { ptx::wgmma_hold(fragments.a, params.stages); }
 
   /// A warp's own product.
-  __device__ void multiply(const Fragments& fragments, std::uint32_t slot,
-                           float (&sums)[Config::kTokenTiles][4]) const {
+  /// @return a word of each load of X, in one
+  [[nodiscard]] __device__ std::uint32_t multiply(const Fragments& fragments, std::uint32_t slot,
+                                                  float (&sums)[Config::kTokenTiles][4]) const {
     const std::uint32_t row = places.x + slot * Traits::kXBytes;
+    std::uint32_t loaded = 0;
     UNWEIGHT_UNROLL
     for (std::uint32_t t = 0; t < Config::kTokenTiles; ++t) {
       UNWEIGHT_UNROLL
       for (std::uint32_t half = 0; half < 2; ++half) {
         std::uint32_t b[4];
         ptx::load_matrices(b, (row ^ 64 * half) + t * 1024);
+        loaded ^= b[0];
         const auto& a = fragments.a;
         const std::uint32_t s = 2 * half;
         ptx::mma_16x8x16(sums[t], a[s][0], a[s][1], a[s][2], a[s][3], b[0], b[1]);
         ptx::mma_16x8x16(sums[t], a[s + 1][0], a[s + 1][1], a[s + 1][2], a[s + 1][3], b[2], b[3]);
       }
     }
+    return loaded;
   }
 
   __device__ void begin() {
@@ -193,7 +197,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
         const auto tile = load(slot, palettes, now.item, step, step < end);
         place.advance(1, params.stages);
         if constexpr (Config::kWarpgroup) {
-          this->arrive(this->empty(slot));
+          this->arrive_once(tile.loaded(), this->empty(slot));
           // The product of the step before has run while this tile was decoded.
           ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
           ptx::wgmma_wait(sums);  // also where none has begun: under a condition ptxas would make all of them wait
@@ -205,14 +209,13 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
           // Raw tiles come by ldmatrix, in flight too: ptxas would let it write what the product reads.
           if constexpr (Config::kRaw) ptx::wgmma_wait(sums);
         } else if constexpr (Traits::kXApart) {
-          this->arrive(this->empty(slot));
+          this->arrive_once(tile.loaded(), this->empty(slot));
           ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
-          multiply(join(tile), x_place.slot, sums);
-          this->arrive(this->x_empty(x_place.slot));
+          this->arrive_once(multiply(join(tile), x_place.slot, sums), this->x_empty(x_place.slot));
           x_place.advance(1, Traits::kXSlots);
         } else {
-          multiply(join(tile), slot, sums);
-          this->arrive(this->empty(slot));
+          const std::uint32_t x = multiply(join(tile), slot, sums);
+          this->arrive_once(tile.loaded() ^ x, this->empty(slot));
         }
       }
       if constexpr (Config::kWarpgroup) {

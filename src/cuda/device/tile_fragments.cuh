@@ -17,6 +17,9 @@ namespace unweight::device {
 /// A operands of mma.m16n8k16 for the four steps of 16 columns of a tile.
 struct TileFragments {
   std::uint32_t a[4][4];
+
+  /// A word of each of the four loads that bring a tile of raw values, in one.
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE std::uint32_t loaded() const { return a[0][0] ^ a[1][0] ^ a[2][0] ^ a[3][0]; }
 };
 
 /// A lane's part of a tile, but for the order of its bytes.
@@ -49,6 +52,9 @@ struct TileParts {
   }
 
   [[nodiscard]] __device__ TileFragments join() const { return bytes().interleave(); }
+
+  /// A word of each load from the tile, but for codes and exceptions, whose exponents have been stored.
+  [[nodiscard]] __device__ std::uint32_t loaded() const { return sign_mantissa[0] ^ sign_mantissa[4]; }
 };
 
 /// Decodes tiles for one warp, all of whose lanes take part in every call.
