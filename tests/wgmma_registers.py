@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks machine code for writes to registers that wgmma may still be reading: wgmma_registers.py SASS...
 
-SASS is the output of `nvdisasm -c`. From every HGMMA whose A operand is in registers, all paths are followed to the next
-WARPGROUP.DEPBAR; no instruction on them may write these registers. ptxas does not see to that across the back edge of a
-loop (src/cuda/ptx/wgmma.cuh, wgmma_hold()).
+SASS is the output of `nvdisasm -c`. From every HGMMA whose A operand is in registers, all paths are followed to the
+WARPGROUP.DEPBAR that waits for it; no instruction on them may write these registers. ptxas does not see to that across the
+back edge of a loop (src/cuda/ptx/wgmma.cuh, wgmma_hold()).
 """
 import re
 import sys
@@ -53,23 +53,27 @@ def check(name: str, code: list, labels: dict) -> int:
         products += 1
         first = int(operand[1])
         read = set(range(first, first + 4))
-        seen, todo = set(), [start + 1]
+        # Places in the code, each with how many series of products have ended their list since, this one's included: the
+        # last HGMMA of a series has gsb0.
+        seen, todo = set(), [(start + 1, "gsb0" in operands)]
         while todo:
-            at = todo.pop()
-            if at in seen or at >= len(code):
+            at, series = todo.pop()
+            if (at, series) in seen or at >= len(code):
                 continue
-            seen.add(at)
+            seen.add((at, series))
             opcode, operands, predicated = code[at]
-            if opcode.startswith("WARPGROUP.DEPBAR"):
-                continue
+            if opcode.startswith("WARPGROUP.DEPBAR") and series > int(operands.split(",")[1], 16):
+                continue  # waits for all series but so many
+            if opcode.startswith("HGMMA"):
+                series = min(series + ("gsb0" in operands), 3)
             if not opcode.startswith("HGMMA") and read.intersection(results(opcode, operands)):
                 sys.exit(f"{name}: '{opcode} {operands}' writes what an HGMMA may still read: R{first}..R{first + 3}")
             target = re.search(r"`\((\.L\w+)\)", operands) if opcode.startswith("BRA") else None
             if target is not None:
-                todo.append(labels[target[1]])
+                todo.append((labels[target[1]], series))
             if not (opcode == "EXIT" and not predicated) and not (opcode == "BRA" and not predicated
                                                                   and "P" not in operands.split("`")[0]):
-                todo.append(at + 1)
+                todo.append((at + 1, series))
     return products
 
 

@@ -16,9 +16,10 @@ command -v python3 >/dev/null || {
 }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for form in tiled raw; do
+for file in src/cuda/instances/sm90_small_batch_{tiled,raw}_warpgroup.cu src/cuda/instances/sm90_large_batch_{tiled,raw}.cu; do
+  name=$(basename "$file" .cu)
   "$nvcc" -std=c++20 -O3 -DNDEBUG -I include -I src --generate-code=arch=compute_90a,code=sm_90a -cubin \
-    -o "$work/$form.cubin" "src/cuda/instances/sm90_small_batch_${form}_warpgroup.cu"
-  "$nvdisasm" -c "$work/$form.cubin" >"$work/$form.sass"
+    -o "$work/$name.cubin" "$file"
+  "$nvdisasm" -c "$work/$name.cubin" >"$work/$name.sass"
 done
 python3 tests/wgmma_registers.py "$work"/*.sass

@@ -18,9 +18,8 @@ namespace unweight::sm90 {
 /// Decodes kWarpTiles neighbouring tiles of every stage and multiplies them with X. One of 8 warps.
 ///
 /// wgmma with A in registers holds up its warp until the tensor cores have begun with it, so what a warp does between
-/// products overlaps with the other warpgroup's products alone, and should take no longer. Therefore it asks for what
-/// the next stage's tiles need before it begins a product, and gets it afterwards. Values are joined, to the registers
-/// that the product before has read, when that has ended: registers hold the sums and one stage's operands, no more.
+/// products overlaps with the end of its own and with the other warpgroup's. Two sets of operands take turns: a product
+/// is begun before the one ahead of it is waited for.
 template <class Config>
 struct LargeBatchConsumer : SmallBatchConsumer<Config> {
   using Traits = SmallBatchTraits<Config>;
@@ -42,16 +41,15 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
     return reinterpret_cast<const device::ExceptionList*>(shared + places.list + slot * sizeof(Stage));
   }
 
-  using Requests = device::FragmentDecoder::Request[kTiles];
-  __device__ void ask_lists(Requests& requests, std::uint32_t slot) const {
+  using Request = device::FragmentDecoder::Request[1];
+  /// Asks where the exceptions of a stage's tile are, then for them and its codes.
+  __device__ void ask_list(Request& request, std::uint32_t slot, std::uint32_t i) const {
     // Of the lane, as far as the compiler knows: it would wait for a warp's list at once, for a uniform register.
     const std::uint32_t zero = lane * (params.stages / 32);
-    UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < kTiles; ++i) requests[i].list = lists_of(slot)[i + zero].packed;
+    request[0].list = lists_of(slot)[i + zero].packed;
   }
-  __device__ void ask(Requests& requests, std::uint32_t slot) const {
-    UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < kTiles; ++i) decoder().ask(requests[i], tiles_of(slot) + i * format::kTileBytes);
+  __device__ void ask(Request& request, std::uint32_t slot, std::uint32_t i) const {
+    decoder().ask(request[0], tiles_of(slot) + i * format::kTileBytes);
   }
 
   /// A stage's tile number i of raw weights. Only when no product is under way: ldmatrix would write, while one reads,
@@ -64,26 +62,22 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
   }
 
   /// Begins the product of a tile, after those before it.
-  /// @param first  none is under way
-  __device__ void begin_product(const Fragments& fragments, std::uint32_t x_slot, bool first,
+  __device__ void begin_product(const Fragments& fragments, std::uint32_t x_slot,
                                 float (&sums)[Config::kTokenTiles][4]) const {
     const std::uint32_t b = ptx::wgmma_operand(places.x + x_slot * Traits::kXBytes);
-    if (first) {
-      ptx::wgmma_fence(sums);
-    } else {
-      ptx::wgmma_fence_again();
-    }
+    ptx::wgmma_fence_again();
     UNWEIGHT_UNROLL
     for (std::uint32_t s = 0; s < 4; ++s) ptx::wgmma(sums, fragments.a[s], ptx::wgmma_operand_at(b, 16 * s));
     ptx::wgmma_commit();
   }
 
-  /// Waits for the products under way, if there are any; under a condition ptxas would make all of them wait.
-  __device__ void end_products(const Fragments (&fragments)[kTiles], float (&sums)[Config::kTokenTiles][4]) const {
-    ptx::wgmma_wait(sums);
-    UNWEIGHT_UNROLL
-    for (const Fragments& f : fragments) ptx::wgmma_hold_apart(f.a, params.stages);
+  // The warpgroups take turns: one decodes while the other begins a product, which takes as long as the tensor cores
+  // need to get to its end.
+  __device__ void take_turn() const { ptx::named_barrier_sync(kTurn + group_number(), Traits::kConsumerThreads); }
+  __device__ void pass_turn() const {
+    ptx::named_barrier_arrive(kTurn + (group_number() ^ 1), Traits::kConsumerThreads);
   }
+  [[nodiscard]] __device__ std::uint32_t group_number() const { return places.strip / 4; }
 
   __device__ void run() {
     static_assert(Config::kWarpgroup && Traits::kStripWarps == 1 && Traits::kColTiles == kTiles && kTiles == 2);
@@ -91,72 +85,58 @@ struct LargeBatchConsumer : SmallBatchConsumer<Config> {
     this->find_places();
     float sums[Config::kTokenTiles][4] = {};
     Fragments fragments[kTiles]{};
-    [[maybe_unused]] Requests requests{};
+    [[maybe_unused]] Request request{};
     RingPlace place, x_place;
     SmallBatchSegment now = schedule.segment(0);
+    if (group_number() == 1) pass_turn();
     for (std::uint32_t n = 1; now.exists(); ++n) {
       const std::uint32_t rows = this->locate(now.item).rows;
       const SmallBatchSegment then = schedule.segment(n);
       ptx::barrier_wait(this->full(place.slot), place.parity);
       const device::LanePalettes palettes = this->look_up_palettes(place.slot);
-      if (!Config::kRaw && n == 1) {
-        ask_lists(requests, place.slot);
-        ask(requests, place.slot);
-      }
       for (std::uint32_t step = now.begin; step < now.end; ++step) {
         const std::uint32_t slot = place.slot;
-        if constexpr (Config::kRaw) {
-          ptx::barrier_wait(this->full(slot), place.parity);
-          UNWEIGHT_UNROLL
-          for (std::uint32_t i = 0; i < kTiles; ++i) {
-            ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
-            end_products(fragments, sums);
+        ptx::barrier_wait(this->full(slot), place.parity);
+        place.advance(1, params.stages);
+        UNWEIGHT_UNROLL
+        for (std::uint32_t i = 0; i < kTiles; ++i) {
+          if constexpr (Config::kRaw) {
             fragments[i] = fetch(slot, i, rows, step);
-            begin_product(fragments[i], x_place.slot, true, sums);
+            if (i + 1 == kTiles) this->arrive_once(fragments[i].loaded(), this->empty(slot));
+          } else {
+            ask_list(request, slot, i);
+            ask(request, slot, i);
+            decoder().decode_exponents(request, palettes, lists_of(slot) + i);
+            const device::TileParts parts = decoder().load(tiles_of(slot) + i * format::kTileBytes);
+            fragments[i] = parts.join();
+            if (i + 1 == kTiles) this->arrive_once(parts.loaded(), this->empty(slot));
+          }
+          ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
+          take_turn();
+          begin_product(fragments[i], x_place.slot, sums);
+          pass_turn();
+          if constexpr (Config::kRaw) {
             ptx::wgmma_wait(sums);
             this->release_x(x_place.slot);
-            x_place.advance(1, Traits::kXSlots);
-          }
-          this->arrive(this->empty(slot));  // products have ended that needed what was loaded
-          place.advance(1, params.stages);
-        } else {
-          decoder().decode_exponents(requests, palettes, lists_of(slot));
-          if (step != now.begin) {  // all products but the last have ended
+          } else {
+            // The product before has ended; this one runs while the next tile is decoded.
             ptx::wgmma_wait_for_all_but_one();
-            this->release_x(x_place.previous(Traits::kXSlots, 2));
+            ptx::wgmma_hold_apart(fragments[(i + 1) % kTiles].a, params.stages);
+            this->release_x(x_place.previous(Traits::kXSlots), step != now.begin || i != 0);
           }
-          place.advance(1, params.stages);
-          if (step + 1 < now.end || then.exists()) {
-            ptx::barrier_wait(this->full(place.slot), place.parity);
-            ask_lists(requests, place.slot);
-          }
-          device::TileBytes bytes[kTiles];
-          UNWEIGHT_UNROLL
-          for (std::uint32_t i = 0; i < kTiles; ++i) bytes[i] = decoder().load(tiles_of(slot), i).bytes();
-          RingPlace next_x = x_place;
-          next_x.advance(1, Traits::kXSlots);
-          ptx::barrier_wait(this->x_full(x_place.slot), x_place.parity);
-          ptx::barrier_wait(this->x_full(next_x.slot), next_x.parity);
-          end_products(fragments, sums);
-          fragments[0] = bytes[0].interleave();
-          begin_product(fragments[0], x_place.slot, true, sums);
-          ask(requests, place.slot);  // where there is no next stage, for nothing
-          fragments[1] = bytes[1].interleave();
-          begin_product(fragments[1], next_x.slot, false, sums);
-          // Not before: an arrival may overtake loads whose values nothing has needed.
-          this->arrive(this->empty(slot));
-          this->release_x(x_place.previous(Traits::kXSlots), step != now.begin);
-          x_place.advance(kTiles, Traits::kXSlots);
+          x_place.advance(1, Traits::kXSlots);
         }
       }
-      end_products(fragments, sums);
       if constexpr (!Config::kRaw) {
-        this->release_x(x_place.previous(Traits::kXSlots, 2));
+        ptx::wgmma_wait(sums);
+        UNWEIGHT_UNROLL
+        for (const Fragments& f : fragments) ptx::wgmma_hold_apart(f.a, params.stages);
         this->release_x(x_place.previous(Traits::kXSlots));
       }
       LargeBatchSums<Config>{*this}.store(now, places.own, sums);
       now = then;
     }
+    if (group_number() == 0) take_turn();  // the other's last
   }
 };
 

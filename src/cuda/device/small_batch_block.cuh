@@ -17,7 +17,7 @@
 namespace unweight::sm90 {
 
 /// Named barriers of a block; 0 is __syncthreads()'s.
-enum SmallBatchBarrier : std::uint32_t { kConsumersMeet = 1, kSumsWritten, kSumsThere };
+enum SmallBatchBarrier : std::uint32_t { kConsumersMeet = 1, kSumsWritten, kSumsThere, kTurn };
 
 /// What the parts of a block share.
 template <class Config>

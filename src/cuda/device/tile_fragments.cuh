@@ -167,10 +167,10 @@ struct FragmentDecoder {
     __syncwarp();
   }
 
-  /// After decode_exponents(): tile number i of them.
-  __device__ TileParts load(const std::byte* tiles, std::uint32_t i) const {
-    const auto* tile = reinterpret_cast<const uint4*>(tiles + i * format::kTileBytes);
-    const auto* plane = reinterpret_cast<const uint4*>(of_tile(i).exponents);
+  /// After decode_exponents() of one tile.
+  __device__ TileParts load(const std::byte* at) const {
+    const auto* tile = reinterpret_cast<const uint4*>(at);
+    const auto* plane = reinterpret_cast<const uint4*>(exponents);
     const uint4 sm0 = tile[lane], sm1 = tile[kLanes + lane], low = plane[lane], high = plane[kLanes + lane];
     return {{sm0.x, sm0.y, sm0.z, sm0.w, sm1.x, sm1.y, sm1.z, sm1.w},
             {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
