@@ -14,13 +14,13 @@ using format::load;
 using format::store;
 
 /// The states that a decoder ends with: they carry the suffixes of the last steps.
-States final_states(const BlockScratch& scratch, std::uint32_t steps) {
+States final_states(const std::byte* suffixes, std::uint32_t steps) {
   States states;
   for (std::uint32_t lane = 0; lane < kLanes; ++lane) {
     states[lane] = kFinalState;
     const std::uint32_t bit = lane * kSuffixBits;
     for (std::uint32_t i = 0; i < std::min(steps, kStateSteps); ++i) {
-      const std::byte* plane = scratch.suffixes.data() + std::size_t{steps - 1 - i} * kStepSuffixBytes;
+      const std::byte* plane = suffixes + std::size_t{steps - 1 - i} * kStepSuffixBytes;
       const std::uint32_t suffix = load<std::uint16_t>(plane + bit / 8) >> bit % 8 & 63U;
       states[lane] |= suffix << i * kSuffixBits;
     }
@@ -67,12 +67,13 @@ std::byte* write_escapes(const BlockValues& block, const BlockScratch& scratch, 
 
 CodedSize encode_block(const RansKernels& kernels, const BlockValues& block, BlockScratch& scratch, std::byte* out) {
   const std::uint32_t row_steps = steps_per_row(block.cols), steps = block.rows * row_steps;
+  // The suffixes go to their place at once; those of the last steps go on into the states, which overwrite them.
   for (std::uint32_t row = 0; row < block.rows; ++row) {
     kernels.split_row(block.values + row * block.stride, block.cols, scratch.rows[row],
                       scratch.ranks.data() + std::size_t{row} * row_steps * kLanes,
-                      scratch.suffixes.data() + std::size_t{row} * row_steps * kStepSuffixBytes);
+                      out + std::size_t{row} * row_steps * kStepSuffixBytes);
   }
-  States states = final_states(scratch, steps);
+  States states = final_states(out, steps);
   std::uint16_t* const words_end = scratch.words.data() + scratch.words.size();
   std::uint16_t* words = words_end;
   for (std::uint32_t row = block.rows; row-- > 0;) {
@@ -81,9 +82,7 @@ CodedSize encode_block(const RansKernels& kernels, const BlockValues& block, Blo
                                *scratch.rows[row].table, states, words);
   }
 
-  const std::uint32_t plane_bytes = suffix_plane_bytes(steps);
-  std::memcpy(out, scratch.suffixes.data(), plane_bytes);
-  std::byte* const escapes = write_states(states, out + plane_bytes);
+  std::byte* const escapes = write_states(states, out + suffix_plane_bytes(steps));
   std::byte* at = write_escapes(block, scratch, escapes);
   const auto escape_count = static_cast<std::uint16_t>(static_cast<std::size_t>(at - escapes) / kEscapeBytes);
   const auto words_bytes = static_cast<std::size_t>(words_end - words) * sizeof(std::uint16_t);

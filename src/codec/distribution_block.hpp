@@ -16,8 +16,6 @@ namespace unweight::codec::distribution {
 struct BlockScratch {
   static constexpr std::size_t kSlack = 64;  ///< what kernels write beyond, or read
   std::array<std::uint8_t, format::distribution::kMaxBlockValues + kSlack> ranks;
-  std::array<std::byte, format::distribution::kMaxBlockValues * format::distribution::kSuffixBits / 8 + kSlack>
-      suffixes;
   std::array<std::uint16_t, format::distribution::kMaxBlockValues + kSlack> words;  ///< filled from the end
   std::vector<EncodeRow> rows;                                                      ///< set by the caller
 };

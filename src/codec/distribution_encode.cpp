@@ -13,6 +13,7 @@
 #include <codec/distribution_model.hpp>
 #include <codec/distribution_open.hpp>
 #include <codec/encode.hpp>
+#include <codec/open.hpp>
 #include <codec/out_of_memory.hpp>
 #include <codec/parallel.hpp>
 #include <codec/strips.hpp>
@@ -67,7 +68,14 @@ class PrefixCounter {
         const auto relative = static_cast<std::uint16_t>((prefix - octave_base) & (kPrefixes - 1));
         indices[i] = prefix == 0 ? static_cast<std::uint16_t>(kPrefixes) : relative;
       }
-      for (std::size_t i = 0; i < size; ++i) ++tables[i % kTables][indices[i]];
+      std::size_t i = 0;
+      for (; i + kTables <= size; i += kTables) {
+        ++tables[0][indices[i]];
+        ++tables[1][indices[i + 1]];
+        ++tables[2][indices[i + 2]];
+        ++tables[3][indices[i + 3]];
+      }
+      for (; i < size; ++i) ++tables[0][indices[i]];
     }
   }
 
@@ -120,6 +128,7 @@ class CodedEncoder {
     const std::uint64_t most_bytes = raw_bytes - raw_bytes / kMinSavingDivisor;
     if (sections_.blob_bytes(0) > most_bytes) return 0;
     most_stream_bytes_ = std::min(most_bytes - sections_.stream_offset, kStartUnit * std::uint64_t{UINT32_MAX});
+    first_hashed_ = hashed_ = format::ceil_div(sections_.stream_offset - format::kHeaderBytes, kPayloadChunkBytes);
     if (!encode_blocks()) return 0;
     const std::uint64_t blob_bytes = sections_.blob_bytes(stream_bytes_);
     if (!tiles_pay(blob_bytes, raw_bytes)) return 0;
@@ -136,6 +145,20 @@ class CodedEncoder {
   }
 
   [[nodiscard]] std::uint64_t content_checksum() const { return combine_chunks(content_); }
+
+  /// Of the finished blob: of the chunks that were not hashed while they were in cache, and all of them.
+  [[nodiscard]] std::uint64_t finish_payload_checksum(std::uint64_t blob_bytes) {
+    const auto payload =
+        std::span<const std::byte>(out_).first(static_cast<std::size_t>(blob_bytes)).subspan(format::kHeaderBytes);
+    payload_.resize(static_cast<std::size_t>(format::ceil_div(payload.size(), kPayloadChunkBytes)));
+    parallel_for(threads_, payload_.size(), [&](std::uint64_t chunk) {
+      if (chunk >= first_hashed_ && chunk < hashed_) return;
+      const auto begin = static_cast<std::size_t>(chunk * kPayloadChunkBytes);
+      const std::size_t size = std::min<std::size_t>(kPayloadChunkBytes, payload.size() - begin);
+      payload_[static_cast<std::size_t>(chunk)] = tile_kernels().xxh3(payload.data() + begin, size);
+    });
+    return combine_chunks(payload_);
+  }
 
  private:
   // ---- the first pass -----------------------------------------------------------------------------------------------
@@ -209,6 +232,16 @@ class CodedEncoder {
     return true;
   }
 
+  /// Hashes the payload's chunks that are complete: those between the tables and the end of the stream so far.
+  void hash_stream() {
+    const std::uint64_t end = (sections_.stream_offset + stream_bytes_ - format::kHeaderBytes) / kPayloadChunkBytes;
+    for (; hashed_ < end; ++hashed_) {
+      const std::byte* begin = out_.data() + format::kHeaderBytes + hashed_ * kPayloadChunkBytes;
+      payload_.resize(static_cast<std::size_t>(hashed_));
+      payload_.push_back(tile_kernels().xxh3(begin, kPayloadChunkBytes));
+    }
+  }
+
   /// One thread needs no memory in between as long as the output has room for the worst. Returns the first block that
   /// may not have it.
   std::uint64_t encode_in_place(CodedChunk& chunk) {
@@ -237,6 +270,7 @@ class CodedEncoder {
       format::store(out_.data() + sections_.escape_counts_offset + block++ * sizeof(std::uint16_t), size.escapes);
       stream_bytes_ += size.bytes;
     }
+    hash_stream();
     return block;
   }
 
@@ -297,6 +331,9 @@ class CodedEncoder {
   Sections sections_;
   std::uint64_t most_stream_bytes_ = 0;
   std::uint64_t stream_bytes_ = 0;
+  std::vector<std::uint64_t> payload_;  ///< checksums of the payload's chunks
+  std::uint64_t first_hashed_ = 0;      ///< of the chunks in [first_hashed_, hashed_) the checksum is known
+  std::uint64_t hashed_ = 0;
 };
 
 }  // namespace
@@ -318,7 +355,8 @@ std::uint64_t write_raw(std::span<const std::uint16_t> values, const MatrixShape
       content[static_cast<std::size_t>(strip)] = strip_checksum(tile_kernels(), strips.values(values, strip));
     }
   });
-  seal_blob(out.first(static_cast<std::size_t>(blob_bytes)), combine_chunks(content), threads);
+  const auto blob = out.first(static_cast<std::size_t>(blob_bytes));
+  seal_blob(blob, combine_chunks(content), payload_checksum(blob.subspan(format::kHeaderBytes), threads));
   return blob_bytes;
 }
 
@@ -338,7 +376,8 @@ Result<std::uint64_t> encode_with(const RansKernels& kernels, std::span<const st
   if (!values.empty() && shape.cols >= kLeastCols) {
     CodedEncoder encoder(kernels, values, shape, threads, out);
     if (const std::uint64_t size = encoder.run(*bound); size != 0) {
-      seal_blob(out.first(static_cast<std::size_t>(size)), encoder.content_checksum(), threads);
+      seal_blob(out.first(static_cast<std::size_t>(size)), encoder.content_checksum(),
+                encoder.finish_payload_checksum(size));
       return size;
     }
   }

@@ -39,11 +39,11 @@ Result<void> check_content(const View& blob, std::span<const std::uint64_t> stri
   return check("decoded tensor", blob.header().content_checksum, combine_chunks(strips));
 }
 
-void seal_blob(std::span<std::byte> blob, std::uint64_t content_checksum, unsigned threads) {
+void seal_blob(std::span<std::byte> blob, std::uint64_t content_checksum, std::uint64_t payload_checksum) {
   Header header;
   std::memcpy(&header, blob.data(), sizeof header);
   header.content_checksum = content_checksum;
-  header.payload_checksum = payload_checksum(blob.subspan(format::kHeaderBytes), threads);
+  header.payload_checksum = payload_checksum;
   header.header_checksum = header_checksum(header);
   std::memcpy(blob.data(), &header, sizeof header);
 }

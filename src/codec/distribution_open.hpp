@@ -23,6 +23,6 @@ namespace unweight::codec::distribution {
 [[nodiscard]] Result<void> check_content(const format::distribution::View& blob, std::span<const std::uint64_t> strips);
 
 /// Fills in the header's checksums of a finished blob, in place.
-void seal_blob(std::span<std::byte> blob, std::uint64_t content_checksum, unsigned threads);
+void seal_blob(std::span<std::byte> blob, std::uint64_t content_checksum, std::uint64_t payload_checksum);
 
 }  // namespace unweight::codec::distribution

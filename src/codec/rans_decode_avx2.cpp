@@ -75,15 +75,23 @@ struct Lanes {
   const std::byte* words;
 };
 
-/// Decodes 32 values.
-[[gnu::always_inline]] inline void decode_step(Lanes& lanes, const std::uint32_t* slots, __m256i base,
-                                               const std::byte* suffixes, std::uint16_t* out) {
+/// A step of 32 values in three parts.
+struct Step {
   __m256i need[kVectors], entries[kVectors];
-  for (std::uint32_t v = 0; v < kVectors; ++v) entries[v] = decode_vector(lanes.x[v], slots, need[v]);
-  for (std::uint32_t v = 0; v < kVectors; ++v) lanes.words = take_words(lanes.x[v], need[v], lanes.words);
-  store256(out, _mm256_or_si256(prefixes_of(entries[0], entries[1], base), load_suffixes(suffixes)));
-  store256(out + 16, _mm256_or_si256(prefixes_of(entries[2], entries[3], base), load_suffixes(suffixes + 12)));
-}
+
+  [[gnu::always_inline]] void look_up(Lanes& lanes, const std::uint32_t* slots) {
+    for (std::uint32_t v = 0; v < kVectors; ++v) entries[v] = decode_vector(lanes.x[v], slots, need[v]);
+  }
+
+  [[gnu::always_inline]] void renormalize(Lanes& lanes) const {
+    for (std::uint32_t v = 0; v < kVectors; ++v) lanes.words = take_words(lanes.x[v], need[v], lanes.words);
+  }
+
+  [[gnu::always_inline]] void store(__m256i base, const std::byte* suffixes, std::uint16_t* out) const {
+    store256(out, _mm256_or_si256(prefixes_of(entries[0], entries[1], base), load_suffixes(suffixes)));
+    store256(out + 16, _mm256_or_si256(prefixes_of(entries[2], entries[3], base), load_suffixes(suffixes + 12)));
+  }
+};
 
 /// The words of a block. A step may read more of them than it uses, so the last ones are moved to a buffer in time.
 class Words {
@@ -119,6 +127,8 @@ class Words {
   std::array<std::byte, 3 * kStepBytes> buffer_;
 };
 
+constexpr int kWrite = 1;
+
 /// A block on its way.
 class Stream {
  public:
@@ -136,7 +146,13 @@ class Stream {
   /// Decodes `count` whole steps at the start of a row.
   void decode_row(std::uint32_t row, std::uint32_t count) {
     RowDecoder decoder(*this, row);
-    for (std::uint32_t i = 0; i < count; ++i) decoder.step(words_);
+    for (std::uint32_t i = 0; i < count; ++i) {
+      Step step;
+      decoder.begin(words_);
+      step.look_up(decoder.lanes, decoder.slots);
+      step.renormalize(decoder.lanes);
+      decoder.store(step);
+    }
     lanes_ = decoder.lanes;
     suffixes_ = decoder.suffixes;
   }
@@ -145,8 +161,17 @@ class Stream {
   static void decode_row(Stream& a, Stream& b, std::uint32_t row, std::uint32_t count) {
     RowDecoder decoder_a(a, row), decoder_b(b, row);
     for (std::uint32_t i = 0; i < count; ++i) {
-      decoder_a.step(a.words_);
-      decoder_b.step(b.words_);
+      // Part by part, not step by step: what waits for one block's lookups would fill the CPU's queues before it came
+      // to those of the other.
+      Step step_a, step_b;
+      decoder_a.begin(a.words_);
+      decoder_b.begin(b.words_);
+      step_a.look_up(decoder_a.lanes, decoder_a.slots);
+      step_b.look_up(decoder_b.lanes, decoder_b.slots);
+      step_a.renormalize(decoder_a.lanes);
+      step_b.renormalize(decoder_b.lanes);
+      decoder_a.store(step_a);
+      decoder_b.store(step_b);
     }
     a.lanes_ = decoder_a.lanes;
     a.suffixes_ = decoder_a.suffixes;
@@ -196,11 +221,17 @@ class Stream {
           slots(stream.job_.block.row_models[row].table->slots.data()),
           base(_mm256_set1_epi16(static_cast<short>(stream.job_.block.row_models[row].base))),
           suffixes(stream.suffixes_),
-          out(stream.job_.values + row * stream.job_.stride) {}
+          out(stream.job_.values + row * stream.job_.stride),
+          next(row + 1 < stream.job_.block.rows ? out + stream.job_.stride : out) {}
 
-    [[gnu::always_inline]] void step(Words& words) {
+    [[gnu::always_inline]] void begin(Words& words) {
       if (words.end() - lanes.words < words.least_left()) lanes.words = words.move(lanes.words);
-      decode_step(lanes, slots, base, suffixes, out);
+    }
+
+    [[gnu::always_inline]] void store(const Step& step) {
+      __builtin_prefetch(next, kWrite);
+      next += kLanes;
+      step.store(base, suffixes, out);
       suffixes += kStepSuffixBytes;
       out += kLanes;
     }
@@ -210,11 +241,15 @@ class Stream {
     __m256i base;
     const std::byte* suffixes;
     std::uint16_t* out;
+    const std::uint16_t* next;  ///< the same place of the next row, which the hardware does not foresee
   };
 
   void decode_one(const DecodeRow& model, const std::byte* suffixes, std::uint16_t* out) {
     if (words_.end() - lanes_.words < words_.least_left()) lanes_.words = words_.move(lanes_.words);
-    decode_step(lanes_, model.table->slots.data(), _mm256_set1_epi16(static_cast<short>(model.base)), suffixes, out);
+    Step step;
+    step.look_up(lanes_, model.table->slots.data());
+    step.renormalize(lanes_);
+    step.store(_mm256_set1_epi16(static_cast<short>(model.base)), suffixes, out);
   }
 
   const DecodeJob& job_;
