@@ -30,7 +30,8 @@ std::uint32_t choose_class_count(const MatrixShape& shape) noexcept {
 
 std::uint32_t choose_count_interval(const MatrixShape& shape) noexcept {
   const std::uint64_t values = shape.batch * shape.rows * shape.cols;
-  return values >= std::uint64_t{1} << 22 && shape.cols >= 256 ? 8 : 1;
+  if (shape.cols < 256) return 1;
+  return values >= std::uint64_t{1} << 22 ? 8 : values >= std::uint64_t{1} << 17 ? 4 : 1;
 }
 
 std::uint32_t scale_position(const RowSums& sums, std::uint32_t class_count) noexcept {

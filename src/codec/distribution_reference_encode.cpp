@@ -297,7 +297,7 @@ Bytes reference_encode(std::span<const std::uint16_t> values, const MatrixShape&
   const std::map<std::uint64_t, std::uint32_t> scale_numbers = distinct();
 
   // 7.3 to 7.5: the classes' models.
-  const std::uint64_t interval = values.size() >= 1 << 22 && shape.cols >= 256 ? 8 : 1;
+  const std::uint64_t interval = shape.cols < 256 || values.size() < 1 << 17 ? 1 : values.size() < 1 << 22 ? 4 : 8;
   std::vector<Counts> relative(classes);
   std::vector<std::uint64_t> zeros(classes);
   for (std::uint64_t row = 0; row < rows; ++row) {

@@ -16,13 +16,17 @@ constexpr std::uint32_t kVectors = kLanes / 8;
 /// Two vectors of 8 numbers below 2^16 as one of 16.
 __m256i pack_words(__m256i a, __m256i b) { return _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xd8); }
 
-/// spread[mask][i]: which word lane i takes, where the lanes of `mask` take words in turn.
-constexpr auto kSpread = [] {
-  std::array<std::array<std::uint8_t, 8>, 256> table{};
+/// kSpread[mask]: a byte shuffle that gives each lane of `mask` a word in turn, zero-extended, and 0 to the others. It
+/// works on halves of a register that both hold the same words.
+alignas(32) constexpr auto kSpread = [] {
+  std::array<std::array<std::uint8_t, 32>, 256> table{};
   for (std::uint32_t mask = 0; mask < 256; ++mask) {
     std::uint8_t next = 0;
     for (std::uint32_t lane = 0; lane < 8; ++lane) {
-      if ((mask >> lane & 1) != 0) table[mask][lane] = next++;
+      for (std::uint32_t i = 0; i < 4; ++i) table[mask][4 * lane + i] = 0x80;
+      if ((mask >> lane & 1) == 0) continue;
+      table[mask][4 * lane] = next++;
+      table[mask][4 * lane + 1] = next++;
     }
   }
   return table;
@@ -43,8 +47,9 @@ constexpr auto kSpread = [] {
 /// Gives words to the lanes that need one. Reads 16 bytes at `words`; returns what follows those taken.
 [[gnu::always_inline]] inline const std::byte* take_words(__m256i& x, __m256i need, const std::byte* words) {
   const auto mask = static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(need)));
-  const __m256i next = _mm256_permutevar8x32_epi32(_mm256_cvtepu16_epi32(load128(words)), lane_numbers(kSpread[mask]));
-  x = _mm256_blendv_epi8(x, _mm256_or_si256(_mm256_slli_epi32(x, 16), next), need);
+  const __m256i next = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load128(words)), load256(kSpread[mask].data()));
+  // Other lanes are shifted by 0.
+  x = _mm256_or_si256(_mm256_sllv_epi32(x, _mm256_and_si256(need, _mm256_set1_epi32(16))), next);
   return words + sizeof(std::uint16_t) * static_cast<std::size_t>(std::popcount(mask));
 }
 
