@@ -149,8 +149,8 @@ struct TranscodeOptions {
 /// Makes a bundle of the other profile: the same bytes as compress_checkpoint() makes of the source with that profile
 /// by this version of the library. The source is not written anywhere. Every checksum of the old bundle is checked on
 /// the way, and the SHA-256 of every source file as it would be restored. The report counts as though the source had
-/// been compressed. Errors: those of decompress_bundle() and of compress_checkpoint(); kInvalidArgument when the bundle
-/// has that profile already.
+/// been compressed. Takes memory for the largest blob once more than the others. Errors: those of decompress_bundle()
+/// and of compress_checkpoint(); kInvalidArgument when the bundle has that profile already.
 [[nodiscard]] Result<CompressReport> transcode_bundle(const std::filesystem::path& bundle,
                                                       const std::filesystem::path& out,
                                                       const TranscodeOptions& options);
