@@ -3,7 +3,8 @@
 // Times the CPU codec on whole tensors, with zstd -3 beside it in the same rounds; bench/run_codec.py runs it and turns
 // its samples into figures.
 //
-//   codec_bench FILE --shape 4096x4096 [--shape ...] [--rounds N] [--max-threads N] [--lockstep]
+//   codec_bench FILE --shape 4096x4096 [--shape ...] [--form runtime|distribution] [--rounds N] [--max-threads N]
+//               [--lockstep]
 //
 // FILE holds the tensors one after another: row-major bfloat16, little-endian. A sample is the time for all of them.
 // Each is first encoded and decoded once and compared with the input; nothing is timed that is not exact. A round then
@@ -31,6 +32,7 @@
 #include <string>
 #include <string_view>
 #include <unweight/blob.hpp>
+#include <unweight/distribution.hpp>
 #include <vector>
 #include <zstd.h>
 
@@ -45,6 +47,20 @@ struct Tensor {
   std::span<const std::uint16_t> values;
   std::vector<std::byte> blob;
 };
+
+/// The functions of one form of blobs.
+struct Form {
+  unweight::Result<std::vector<std::byte>> (*encode)(std::span<const std::uint16_t>, const MatrixShape&,
+                                                     const unweight::EncodeOptions&);
+  unweight::Result<std::uint64_t> (*encode_into)(std::span<const std::uint16_t>, const MatrixShape&,
+                                                 std::span<std::byte>, const unweight::EncodeOptions&);
+  unweight::Result<void> (*decode)(std::span<const std::byte>, std::span<std::uint16_t>,
+                                   const unweight::DecodeOptions&);
+};
+
+constexpr Form kRuntime{unweight::encode, unweight::encode_into, unweight::decode};
+constexpr Form kDistribution{unweight::distribution::encode, unweight::distribution::encode_into,
+                             unweight::distribution::decode};
 
 struct Operation {
   std::string name;
@@ -100,8 +116,8 @@ std::unique_ptr<std::uint16_t[]> untouched_values(std::size_t count) {
 }
 
 /// Cuts `values` into tensors, encodes them, and proves every way of decoding exact for every number of threads.
-std::vector<Tensor> encode_checked(std::span<const std::uint16_t> values, const std::vector<std::string>& shapes,
-                                   std::span<const unsigned> thread_counts) {
+std::vector<Tensor> encode_checked(const Form& form, std::span<const std::uint16_t> values,
+                                   const std::vector<std::string>& shapes, std::span<const unsigned> thread_counts) {
   std::vector<Tensor> tensors;
   std::size_t begin = 0;
   for (const std::string& text : shapes) {
@@ -112,14 +128,14 @@ std::vector<Tensor> encode_checked(std::span<const std::uint16_t> values, const 
     }
     tensor.values = values.subspan(begin, count);
     begin += count;
-    tensor.blob = value_of(unweight::encode(tensor.values, tensor.shape));
+    tensor.blob = value_of(form.encode(tensor.values, tensor.shape, {}));
     for (const unsigned threads : thread_counts) {
-      if (value_of(unweight::encode(tensor.values, tensor.shape, {threads})) != tensor.blob) {
+      if (value_of(form.encode(tensor.values, tensor.shape, {threads})) != tensor.blob) {
         throw std::runtime_error(fmt::format("{} threads produce another blob of {}", threads, text));
       }
       for (const bool verify : {true, false}) {
         const auto out = untouched_values(count);
-        value_of(unweight::decode(tensor.blob, {out.get(), count}, {threads, verify}));
+        value_of(form.decode(tensor.blob, {out.get(), count}, {threads, verify}));
         if (!std::equal(tensor.values.begin(), tensor.values.end(), out.get())) {
           throw std::runtime_error(fmt::format("tensor {} is not exact with {} threads", text, threads));
         }
@@ -150,30 +166,31 @@ struct WarmBuffers {
   std::vector<std::byte> blobs;
 };
 
-std::vector<Operation> codec_operations(const std::vector<Tensor>& tensors, WarmBuffers& warm, unsigned threads) {
-  const auto decode = [&tensors](std::uint16_t* out, unweight::DecodeOptions options) {
+std::vector<Operation> codec_operations(const Form& form, const std::vector<Tensor>& tensors, WarmBuffers& warm,
+                                        unsigned threads) {
+  const auto decode = [&tensors, &form](std::uint16_t* out, unweight::DecodeOptions options) {
     return decode_all(tensors, out, [&](const Tensor& tensor, std::span<std::uint16_t> values) {
-      value_of(unweight::decode(tensor.blob, values, options));
+      value_of(form.decode(tensor.blob, values, options));
     });
   };
   return {
       {"encode",
        threads,
-       [&tensors, &warm, threads] {
+       [&tensors, &warm, &form, threads] {
          return seconds([&] {
            for (const Tensor& tensor : tensors) {
-             value_of(unweight::encode_into(tensor.values, tensor.shape, warm.blobs, {threads}));
+             value_of(form.encode_into(tensor.values, tensor.shape, warm.blobs, {threads}));
            }
          });
        },
        {}},
       {"encode untouched",
        threads,
-       [&tensors, threads] {
+       [&tensors, &form, threads] {
          std::vector<std::vector<std::byte>> blobs(tensors.size());  // freed after the clock has stopped
          return seconds([&] {
            for (std::size_t i = 0; i < tensors.size(); ++i) {
-             blobs[i] = value_of(unweight::encode(tensors[i].values, tensors[i].shape, {threads}));
+             blobs[i] = value_of(form.encode(tensors[i].values, tensors[i].shape, {threads}));
            }
          });
        },
@@ -270,11 +287,13 @@ int main(int argc, char** argv) {
   CLI::App app("Times the CPU codec on whole tensors.");
   std::string path;
   std::vector<std::string> shapes;
+  std::string form_name = "runtime";
   unsigned rounds = 15;
   unsigned max_threads = 1;
   bool lockstep = false;
   app.add_option("file", path, "row-major bfloat16 values of all tensors")->required();
   app.add_option("--shape", shapes, "ROWSxCOLS of each tensor, in the file's order")->required();
+  app.add_option("--form", form_name, "which form of blobs")->check(CLI::IsMember({"runtime", "distribution"}));
   app.add_option("--rounds", rounds, "samples of each operation")->check(CLI::Range(1U, 10000U));
   app.add_option("--max-threads", max_threads, "measure 1, 2, 4, ... up to this many")->check(CLI::Range(1U, 1024U));
   app.add_flag("--lockstep", lockstep, "wait for a line on standard input before each round");
@@ -284,8 +303,9 @@ int main(int argc, char** argv) {
   mallopt(M_MMAP_THRESHOLD, 1 << 20);
   try {
     const std::vector<std::uint16_t> values = read_values(path);
+    const Form& form = form_name == "runtime" ? kRuntime : kDistribution;
     const std::vector<unsigned> thread_counts = counts_up_to(max_threads);
-    const std::vector<Tensor> tensors = encode_checked(values, shapes, thread_counts);
+    const std::vector<Tensor> tensors = encode_checked(form, values, shapes, thread_counts);
     std::size_t blob_bytes = ZSTD_compressBound(values.size() * sizeof(std::uint16_t));
     for (const Tensor& tensor : tensors) {
       blob_bytes = std::max(blob_bytes, static_cast<std::size_t>(value_of(unweight::encode_bound(tensor.shape))));
@@ -294,7 +314,8 @@ int main(int argc, char** argv) {
     std::vector<char> frame;
     std::vector<Operation> operations = zstd_operations(values, warm, frame);
     for (const unsigned threads : thread_counts) {
-      for (Operation& operation : codec_operations(tensors, warm, threads)) operations.push_back(std::move(operation));
+      for (Operation& operation : codec_operations(form, tensors, warm, threads))
+        operations.push_back(std::move(operation));
     }
     run_rounds(operations, rounds, lockstep);
     fmt::print("{}\n", to_json(operations, tensors, values.size(), frame.size()));

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Input: replacements for files of a small, sound bundle. Each is the number of a file (one byte) and its new content,
-// up to the separator FF FE FD FC. The manifest's digest is made to fit, so that what is behind it can be reached.
-// Verifying, inspecting and restoring must end with success or a proper error, and agree with each other.
+// up to the separator FF FE FD FC. The top bit of the first byte chooses a bundle of the distribution profile. The
+// manifest's digest is made to fit, so that what is behind it can be reached. Verifying, inspecting, restoring and
+// transcoding must end with success or a proper error, and agree with each other.
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -47,7 +48,7 @@ std::string read_file(const fs::path& path) {
 /// A checkpoint of one 64 x 64 matrix, its duplicate in another file, and some small things; compressed once.
 class Base {
  public:
-  Base() {
+  explicit Base(unweight::Profile profile) : profile_(profile) {
     const fs::path memory = "/dev/shm";
     std::string name = ((fs::exists(memory) ? memory : fs::temp_directory_path()) / "unweight-fuzz-XXXXXX").native();
     require(::mkdtemp(name.data()) != nullptr, "a temporary folder");
@@ -71,7 +72,7 @@ class Base {
                R"({"metadata": {}, "weight_map": {"w": "model.safetensors", "n": "model.safetensors"}})");
     write_file(root_ / "source/notes.txt", "notes");
     fs::create_directories(root_ / "source/empty");
-    const auto report = unweight::compress_checkpoint(root_ / "source", bundle());
+    const auto report = unweight::compress_checkpoint(root_ / "source", bundle(), {.profile = profile});
     require(report.has_value(), "a bundle to start from");
     for (const auto& entry : fs::recursive_directory_iterator(bundle())) {
       const std::string path = entry.path().lexically_relative(bundle()).native();
@@ -91,6 +92,10 @@ class Base {
 
   [[nodiscard]] fs::path bundle() const { return root_ / "bundle"; }
   [[nodiscard]] fs::path restored() const { return root_ / "restored"; }
+  [[nodiscard]] fs::path transcoded() const { return root_ / "transcoded"; }
+  [[nodiscard]] unweight::Profile other_profile() const {
+    return profile_ == unweight::Profile::kRuntime ? unweight::Profile::kDistribution : unweight::Profile::kRuntime;
+  }
   [[nodiscard]] const std::vector<std::pair<std::string, std::string>>& files() const { return files_; }
 
   void replace(std::size_t file, std::string_view bytes) {
@@ -108,17 +113,21 @@ class Base {
     }
     fs::remove_all(restored());
     fs::remove_all(root_ / "restored.partial");
+    fs::remove_all(transcoded());
+    fs::remove_all(root_ / "transcoded.partial");
   }
   /// Nothing but the bundle, the source, and what was restored.
   void check_surroundings() const {
     for (const auto& entry : fs::directory_iterator(root_)) {
       const std::string name = entry.path().filename().native();
-      require(name == "source" || name == "bundle" || name == "restored" || name == "restored.partial",
+      require(name == "source" || name == "bundle" || name == "restored" || name == "restored.partial" ||
+                  name == "transcoded" || name == "transcoded.partial",
               "nothing is written outside of the output");
     }
   }
 
  private:
+  unweight::Profile profile_;
   fs::path root_;
   std::vector<std::pair<std::string, std::string>> files_;
   std::vector<bool> changed_;
@@ -133,12 +142,13 @@ void check_error(const unweight::Error& error) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static Base base;
+  static Base bases[] = {Base(unweight::Profile::kRuntime), Base(unweight::Profile::kDistribution)};
+  Base& base = bases[size != 0 && data[0] >= 128 ? 1 : 0];
   std::string_view input(reinterpret_cast<const char*>(data), size);
   while (!input.empty()) {
     const std::size_t end = std::min(input.find(kSeparator), input.size());
     if (end > 0) {
-      const auto file = static_cast<unsigned char>(input[0]) % base.files().size();
+      const auto file = static_cast<unsigned char>(input[0]) % 128 % base.files().size();
       base.replace(file, input.substr(1, end - 1));
     }
     input.remove_prefix(std::min(input.size(), end + kSeparator.size()));
@@ -151,9 +161,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (!verified) check_error(verified.error());
   if (!inspected) check_error(inspected.error());
   if (!restored) check_error(restored.error());
+  const auto transcoded =
+      unweight::transcode_bundle(base.bundle(), base.transcoded(), {.profile = base.other_profile(), .threads = 1});
+  if (!transcoded) check_error(transcoded.error());
   if (verified) {
     require(restored.has_value(), "what verify accepts can be restored");
     require(inspected.has_value(), "what verify accepts can be inspected");
+    require(transcoded.has_value(), "what verify accepts can be transcoded");
+    require(unweight::verify_bundle(base.transcoded(), {.threads = 1}).has_value(), "transcoding gives sound bundles");
     require(restored->bytes == verified->bytes && restored->files == verified->files, "equal totals");
   }
   base.check_surroundings();

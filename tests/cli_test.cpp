@@ -23,7 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 
 /// Those that share options; `bench` passes all of its arguments on.
-constexpr std::array kCommands = {"compress", "finish", "decompress", "verify", "inspect", "synth"};
+constexpr std::array kCommands = {"compress", "finish", "decompress", "verify", "transcode", "inspect", "synth"};
 
 class Cli : public ::testing::Test {
  protected:
@@ -87,6 +87,9 @@ TEST_F(Cli, RefusesWrongArgumentsWithOneLineAndExitCode1) {
       {{"compress", "--shard", "1", "a", "b"}, "i/n"},
       {{"compress", "--shard", "1/2x", "a", "b"}, "i/n"},
       {{"compress", "--shard", "0/65537", "a", "b"}, "65536"},
+      {{"compress", "--profile", "small", "a", "b"}, "--profile small"},
+      {{"transcode", "a", "b"}, "--profile is required"},
+      {{"transcode", "a", "--profile", "runtime"}, "OUT is required"},
       {{"compress", "--threads", "-1", "a", "b"}, "--threads"},
       {{"compress", "--threads", "4097", "a", "b"}, "--threads"},
       {{"compress", "--threads", "many", "a", "b"}, "--threads"},
@@ -256,6 +259,24 @@ TEST_F(Cli, ThreadsComeFromTheEnvironment) {
   EXPECT_EQ(run({"compress", "model", "bundle"}, {"UNWEIGHT_THREADS=1"}).exit_code, 0);
 }
 
+TEST_F(Cli, ProfilesGoBothWays) {
+  make_bundle();
+  succeed({"compress", "--quiet", "--profile", "distribution", "model", "small"});
+  EXPECT_NE(succeed({"transcode", "bundle", "small-2", "--profile", "distribution"}).find("distribution"),
+            std::string::npos);
+  EXPECT_EQ(difference(read_tree(folder_ / "small"), read_tree(folder_ / "small-2")), "");
+  const auto report = parse(succeed({"transcode", "--json", "--profile", "runtime", "small", "bundle-2"}));
+  EXPECT_EQ(std::string_view(report["profile"]), "runtime");
+  EXPECT_EQ(difference(read_tree(folder_ / "bundle"), read_tree(folder_ / "bundle-2")), "");
+  succeed({"verify", "small", "--against", "model"});
+  succeed({"decompress", "small", "restored"});
+  EXPECT_EQ(difference(read_tree(folder_ / "model"), read_tree(folder_ / "restored")), "");
+  const auto inspection = parse(succeed({"inspect", "--json", "small"}));
+  EXPECT_EQ(std::string_view(inspection["profile"]), "distribution");
+  succeed({"inspect", "small", "--report", "small.html"});
+  expect_one_line(run({"transcode", "small", "out", "--profile", "distribution"}), 1, "already");
+}
+
 // ---- help -----------------------------------------------------------------------------------------------------------
 
 TEST_F(Cli, HelpIsComplete) {
@@ -302,6 +323,10 @@ TEST_F(Cli, EveryExampleInTheHelpWorks) {
       SCOPED_TRACE(example);
       if (example.starts_with("unweight compress") || example.starts_with("unweight finish")) {
         fs::remove_all(folder_ / "Llama-3.1-8B-unweight");
+      }
+      if (example.find("Llama-3.1-8B-small") != std::string::npos &&
+          !example.starts_with("unweight transcode Llama-3.1-8B-small")) {
+        fs::remove_all(folder_ / "Llama-3.1-8B-small");
       }
       if (example == "unweight finish Llama-3.1-8B Llama-3.1-8B-unweight") {
         for (const char* share : {"0/2", "1/2"}) {

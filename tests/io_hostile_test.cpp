@@ -173,8 +173,8 @@ TEST_F(HostileBundle, NumbersAndDigests) {
 }
 
 TEST_F(HostileBundle, VersionsAndKinds) {
-  expect_bad_manifest("\"container_version\": 1", "\"container_version\": 2", ErrorCode::kUnsupportedVersion,
-                      "container_version 2 is not supported");
+  expect_bad_manifest("\"container_version\": 1", "\"container_version\": 3", ErrorCode::kUnsupportedVersion,
+                      "container_version 3 is not supported");
   expect_bad_manifest("\"restore\": \"copied\"", "\"restore\": \"linked\"", ErrorCode::kBadBundle,
                       "'linked' is unknown");
   expect_bad_manifest("\"source\": \"folder\"", "\"source\": \"file\"", ErrorCode::kBadBundle,

@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 #include <new>
 #include <unweight/blob.hpp>
+#include <unweight/distribution.hpp>
 
 namespace {
 
@@ -49,6 +50,10 @@ TEST(OutOfMemory, EveryFailingAllocationIsAnError) {
   ASSERT_EQ(inspect(blob).value().layout, BlobLayout::kTiled);
   std::vector<std::byte> damaged = blob;
   damaged[20] ^= std::byte{1};
+  const std::vector<std::byte> small = distribution::encode(values, shape).value();
+  ASSERT_EQ(distribution::inspect(small).value().layout, distribution::Layout::kCoded);
+  std::vector<std::byte> small_damaged = small;
+  small_damaged[small.size() / 2] ^= std::byte{1};
   std::vector<std::byte> out(encode_bound(shape).value());
   std::vector<std::uint16_t> decoded(values.size());
 
@@ -77,6 +82,18 @@ TEST(OutOfMemory, EveryFailingAllocationIsAnError) {
            return code_of(slice(blob, {0, 1, 1, 64, 64, 128}));
          }},
         {"verify_blob", [&] { return code_of(verify_blob(blob, options)); }},
+        {"distribution encode", [&] { return code_of(distribution::encode(values, shape, {.threads = threads})); }},
+        {"distribution encode_into",
+         [&] { return code_of(distribution::encode_into(values, shape, out, {.threads = threads})); }},
+        {"distribution inspect", [&] { return code_of(distribution::inspect(small)); }},
+        {"distribution decode", [&] { return code_of(distribution::decode(small, decoded, options)); }},
+        {"distribution decode, damaged",
+         [&] { return code_of(distribution::decode(small_damaged, decoded, options)); }},
+        {"distribution decode_rows",
+         [&] { return code_of(distribution::decode_rows(small, 3, 50, std::span(decoded).first(50 * 256), options)); }},
+        {"distribution verify_blob", [&] { return code_of(distribution::verify_blob(small, options)); }},
+        {"distribution to_runtime", [&] { return code_of(distribution::to_runtime(small, options)); }},
+        {"distribution from_runtime", [&] { return code_of(distribution::from_runtime(blob, options)); }},
     };
     for (const Call& call : calls) {
       const ErrorCode outcome = call.run();

@@ -19,6 +19,7 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <unweight/blob.hpp>
 #include <unweight/result.hpp>
 #include <unweight/safetensors.hpp>
@@ -41,6 +42,15 @@ struct Progress {
 /// Return false to stop: the call ends with kCancelled and can be continued later.
 using ProgressCallback = std::function<bool(const Progress&)>;
 
+/// The form of a bundle's blobs.
+enum class Profile : std::uint8_t {
+  kRuntime,       ///< blob.hpp: about 11.25 bits a weight, read by GPU kernels as they are
+  kDistribution,  ///< distribution.hpp: about 10.5 bits a weight, for storage and transfer
+};
+
+/// "runtime", "distribution": in manifests and on command lines.
+[[nodiscard]] std::string_view profile_name(Profile profile) noexcept;
+
 /// How one tensor of the source lies in the bundle.
 enum class StoredAs : std::uint8_t {
   kBlob,   ///< a U8 tensor that holds an unweight blob
@@ -49,17 +59,19 @@ enum class StoredAs : std::uint8_t {
 };
 
 struct CompressOptions {
-  unsigned threads = 0;           ///< 0: one per logical CPU
-  bool verify = true;             ///< decode every blob again and compare before it is written
-  std::uint32_t shard_index = 0;  ///< this process's share of the work: 0 <= shard_index < shard_count
-  std::uint32_t shard_count = 1;  ///< above 1: only this share is done; finish_compress() joins the shares
+  Profile profile = Profile::kRuntime;  ///< of the bundle; finish_compress() takes it from the shares
+  unsigned threads = 0;                 ///< 0: one per logical CPU
+  bool verify = true;                   ///< decode every blob again and compare before it is written
+  std::uint32_t shard_index = 0;        ///< this process's share of the work: 0 <= shard_index < shard_count
+  std::uint32_t shard_count = 1;        ///< above 1: only this share is done; finish_compress() joins the shares
   ProgressCallback progress{};
 };
 
 /// Totals of a compression.
 struct CompressReport {
-  std::uint64_t source_bytes = 0;  ///< all files
-  std::uint64_t bundle_bytes = 0;  ///< all files; 0 until the bundle is finished
+  Profile profile = Profile::kRuntime;  ///< of the bundle
+  std::uint64_t source_bytes = 0;       ///< all files
+  std::uint64_t bundle_bytes = 0;       ///< all files; 0 until the bundle is finished
   std::uint64_t tensors = 0;
   std::uint64_t tensors_blob = 0;
   std::uint64_t tensors_raw = 0;
@@ -127,6 +139,22 @@ struct VerifyReport {
 [[nodiscard]] Result<VerifyReport> verify_bundle(const std::filesystem::path& bundle,
                                                  const VerifyOptions& options = {});
 
+struct TranscodeOptions {
+  Profile profile = Profile::kRuntime;  ///< of the new bundle; must not be that of the old one
+  unsigned threads = 0;                 ///< 0: one per logical CPU
+  bool verify = true;                   ///< decode every new blob again and compare before it is written
+  ProgressCallback progress{};
+};
+
+/// Makes a bundle of the other profile: the same bytes as compress_checkpoint() makes of the source with that profile
+/// by this version of the library. The source is not written anywhere. Every checksum of the old bundle is checked on
+/// the way, and the SHA-256 of every source file as it would be restored. The report counts as though the source had
+/// been compressed. Takes memory for the largest blob once more than the others. Errors: those of decompress_bundle()
+/// and of compress_checkpoint(); kInvalidArgument when the bundle has that profile already.
+[[nodiscard]] Result<CompressReport> transcode_bundle(const std::filesystem::path& bundle,
+                                                      const std::filesystem::path& out,
+                                                      const TranscodeOptions& options);
+
 /// One tensor of a checkpoint or bundle, for reports.
 struct TensorReport {
   std::string file;  ///< relative to the folder
@@ -140,10 +168,11 @@ struct TensorReport {
   double bits_per_weight = 0;                           ///< 8 * stored_bytes / elements
   double exponent_entropy_bits = 0;                     ///< BF16 only
   std::array<std::uint64_t, 256> exponent_histogram{};  ///< BF16 only
-  std::uint32_t palette_count = 0;                      ///< blobs only, as all below
-  std::uint64_t exception_count = 0;
+  std::uint32_t palette_count = 0;                      ///< blobs of the runtime form only, as the next two
   std::uint64_t escaped_tiles = 0;
   std::uint64_t tile_count = 0;
+  std::uint64_t block_count = 0;      ///< blobs of the distribution form only
+  std::uint64_t exception_count = 0;  ///< runtime form: values outside of their row's palette; distribution: escapes
 };
 
 struct InspectOptions {
@@ -156,6 +185,7 @@ struct InspectOptions {
 
 struct InspectReport {
   bool is_bundle = false;
+  Profile profile = Profile::kRuntime;  ///< of a bundle; for a checkpoint, that of the estimates
   std::vector<TensorReport> tensors;
   std::uint64_t source_bytes = 0;  ///< all files
   std::uint64_t stored_bytes = 0;  ///< all files of a bundle; an estimate (encoded, not written) for a checkpoint

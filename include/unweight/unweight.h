@@ -268,6 +268,63 @@ typedef struct unweight_slice_range {
 unweight_status unweight_slice(const void* blob, size_t blob_bytes, const unweight_slice_range* range, void* out,
                                size_t capacity_bytes, size_t* slice_bytes);
 
+/* ---- the distribution form ----------------------------------------------------------------------------------------
+ */
+
+/* The same tensors, entropy-coded for storage and transfer: docs/DISTRIBUTION.md. Its blobs are other bytes, with
+ * functions of their own. To turn a blob of one form into the other, decode it and encode the values: the result is the
+ * same as if they had never been compressed. */
+
+/** How the payload of a distribution blob is laid out; the values of unweight_distribution_info.layout. */
+enum unweight_distribution_layout {
+  UNWEIGHT_DISTRIBUTION_RAW = 0,  /**< row-major bfloat16, chosen when coding would not make it smaller */
+  UNWEIGHT_DISTRIBUTION_CODED = 1 /**< blocks of interleaved rANS streams */
+};
+
+/** What a distribution blob's header and tables say. struct_size is used as in unweight_blob_info. */
+typedef struct unweight_distribution_info {
+  uint64_t struct_size;        /**< in: bytes the caller has room for; out: bytes that are filled in */
+  unweight_matrix_shape shape; /**< of the tensor */
+  uint32_t layout;             /**< an unweight_distribution_layout */
+  uint16_t version_major;      /**< of the format */
+  uint16_t version_minor;      /**< of the format */
+  uint64_t blob_bytes;         /**< whole blob: header, tables, padding, payload */
+  uint64_t value_bytes;        /**< the tensor it stands for: 2 * batch * rows * cols */
+  uint64_t block_count;        /**< 0 for a raw blob */
+  uint64_t escape_count;       /**< values that no symbol stands for */
+  uint32_t class_count;        /**< tables of frequencies */
+  uint32_t scale_count;        /**< different scales of rows */
+  uint64_t content_checksum;   /**< of the tensor; the same as in the runtime form */
+  double bits_per_weight;      /**< 8 * blob_bytes / values; 0 for an empty tensor */
+} unweight_distribution_info;
+
+/**
+ * As unweight_inspect(), for a distribution blob. Errors: 20..25; UNWEIGHT_INVALID_ARGUMENT when struct_size is smaller
+ * than the structure was at first (96).
+ */
+unweight_status unweight_distribution_inspect(const void* blob, size_t blob_bytes, unweight_distribution_info* info);
+
+/** As unweight_verify_blob(), for a distribution blob. Errors: as unweight_distribution_inspect(). */
+unweight_status unweight_distribution_verify_blob(const void* blob, size_t blob_bytes, unsigned threads,
+                                                  unweight_distribution_info* info);
+
+/** As unweight_encode(), into a distribution blob; unweight_encode_bound() bounds this form too. */
+unweight_status unweight_distribution_encode(const uint16_t* values, size_t value_count,
+                                             const unweight_matrix_shape* shape, unsigned threads, void* out,
+                                             size_t capacity_bytes, size_t* blob_bytes);
+
+/** As unweight_decode(), for a distribution blob. */
+unweight_status unweight_distribution_decode(const void* blob, size_t blob_bytes, uint16_t* values, size_t value_count,
+                                             unsigned threads, int verify_checksums);
+
+/**
+ * As unweight_decode_rows(), for a distribution blob. Its blocks are decoded whole: ranges of whole strips of 16 rows
+ * (more where rows have at most 512 columns) waste nothing.
+ */
+unweight_status unweight_distribution_decode_rows(const void* blob, size_t blob_bytes, uint64_t row_begin,
+                                                  uint64_t row_count, uint16_t* values, size_t value_count,
+                                                  unsigned threads);
+
 #ifdef __cplusplus
 }
 #endif

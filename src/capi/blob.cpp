@@ -3,7 +3,7 @@
 // The functions of <unweight/unweight.h> over those of <unweight/blob.hpp>: arguments are checked here as far as C++
 // types would have checked them, all else there.
 #include <algorithm>
-#include <capi/boundary.hpp>
+#include <capi/arguments.hpp>
 #include <cstring>
 #include <span>
 #include <type_traits>
@@ -14,12 +14,16 @@ namespace {
 using unweight::BlobInfo;
 using unweight::ErrorCode;
 using unweight::fail;
-using unweight::MatrixShape;
 using unweight::Result;
-using unweight::capi::check_array;
+using unweight::capi::all_of;
+using unweight::capi::check_blob;
 using unweight::capi::check_object;
+using unweight::capi::check_out;
 using unweight::capi::check_struct;
+using unweight::capi::check_values;
 using unweight::capi::guarded;
+using unweight::capi::to_bytes;
+using unweight::capi::to_shape;
 
 static_assert(sizeof(std::size_t) == sizeof(std::uint64_t), "sizes of blobs are 64-bit numbers");
 
@@ -47,33 +51,7 @@ static_assert(UNWEIGHT_SLICE_ROWS == unweight::kSliceRows && UNWEIGHT_SLICE_COLS
 static_assert(UNWEIGHT_LAYOUT_RAW == static_cast<int>(unweight::BlobLayout::kRaw));
 static_assert(UNWEIGHT_LAYOUT_TILED == static_cast<int>(unweight::BlobLayout::kTiled));
 
-MatrixShape to_shape(const unweight_matrix_shape& shape) { return {shape.batch, shape.rows, shape.cols}; }
-
-std::span<const std::byte> to_bytes(const void* blob, std::size_t blob_bytes) {
-  return {static_cast<const std::byte*>(blob), blob_bytes};
-}
-
-Result<void> check_blob(const void* blob, std::size_t blob_bytes) {
-  return check_array(static_cast<const std::byte*>(blob), blob_bytes, "blob", "blob_bytes");
-}
-
-Result<void> check_values(const std::uint16_t* values, std::size_t value_count) {
-  return check_array(values, value_count, "values", "value_count");
-}
-
-Result<void> check_out(const void* out, std::size_t capacity_bytes) {
-  return check_array(static_cast<const std::byte*>(out), capacity_bytes, "out", "capacity_bytes");
-}
-
 Result<void> check_info(const unweight_blob_info* info) { return check_struct(info, kFirstBlobInfoBytes, "info"); }
-
-/// The first failure among checks made in order.
-template <class... Checks>
-Result<void> all_of(Checks&&... checks) {
-  Result<void> failed;
-  (void)((failed = std::move(checks), failed.has_value()) && ...);
-  return failed;
-}
 
 void fill(const BlobInfo& from, unweight_blob_info& to) {
   unweight_blob_info info{};

@@ -6,11 +6,13 @@
 #include <fmt/format.h>
 #include <format/layout.hpp>
 #include <io/assembly.hpp>
+#include <io/blob_form.hpp>
 #include <io/json_text.hpp>
 #include <io/manifest.hpp>
 #include <io/safetensors_file.hpp>
 #include <io/sha256.hpp>
 #include <io/share_run.hpp>
+#include <io/source_access.hpp>
 #include <io/try.hpp>
 #include <io/weight_index.hpp>
 #include <optional>
@@ -31,12 +33,13 @@ std::uint64_t stored_bytes(const std::vector<StoredTensor>& records) {
 }
 
 /// The quantization_config that tells loaders what they look at.
-std::string quantization_config() {
+std::string quantization_config(Profile profile) {
   JsonWriter json;
   json.begin_object(JsonWriter::Style::kLine);
   json.member("quant_method", "unweight");
-  json.member("format_version", std::uint64_t{format::kVersionMajor});
-  json.member("container_version", kContainerVersion);
+  json.member("format_version", format_version(profile));
+  json.member("container_version", container_version(profile));
+  if (profile != Profile::kRuntime) json.member("profile", profile_name(profile));
   json.member("manifest", kManifestPath);
   json.end_object();
   return json.text();
@@ -81,10 +84,9 @@ class Assembly {
 
   /// The source must be what was planned, to the end.
   Result<void> check_source() {
-    const std::filesystem::path path =
-        plan_.source.single_file ? plan_.source.full_path(plan_.files[0].path) : plan_.source.root;
-    UNWEIGHT_ASSIGN(const Plan now, scan_source(path, plan_.shard_count, plan_.verify));
-    if (now.fingerprint == plan_.fingerprint) return {};
+    UNWEIGHT_ASSIGN(const std::string now, plan_.access->fingerprint(plan_));
+    if (now == plan_.fingerprint) return {};
+    const std::filesystem::path path = plan_.source.single_file ? plan_.access->path(plan_, 0) : plan_.source.root;
     return fail(ErrorCode::kSourceChanged, "'" + path.native() + "' changed while it was compressed; remove '" +
                                                work_.root().native() + "' to start again");
   }
@@ -185,8 +187,8 @@ class Assembly {
         entry.end = offset += stored.size_bytes;
       }
     }
-    const std::string header =
-        make_safetensors_header(entries, bundle_metadata(file.header), format::kAlignment, file.data_begin);
+    const std::string header = make_safetensors_header(entries, bundle_metadata(file.header, plan_.profile),
+                                                       format::kAlignment, file.data_begin);
     if (header.size() != file.data_begin) {
       return fail(ErrorCode::kInternal, fmt::format("'{}': the header needs {} bytes, {} were reserved", file.path,
                                                     header.size(), file.data_begin));
@@ -195,17 +197,17 @@ class Assembly {
     UNWEIGHT_TRY(out.write(0, bytes_of(header)));
     UNWEIGHT_TRY(out.sync());
 
-    UNWEIGHT_ASSIGN(const File source, File::open(plan_.source.full_path(file.path)));
-    UNWEIGHT_ASSIGN(const SafetensorsHead head, SafetensorsHead::read(source));
-    UNWEIGHT_ASSIGN(const std::filesystem::path target, work_.place(kept_header_path(file.path)));
     const auto number = static_cast<std::size_t>(&file - plan_.files.data());
-    return write_text_atomically(target, work_.path(fmt::format("header-{}.tmp", number)), head.bytes());
+    UNWEIGHT_ASSIGN(const std::string head, plan_.access->head(plan_, number));
+    UNWEIGHT_ASSIGN(const std::filesystem::path target, work_.place(kept_header_path(file.path)));
+    return write_text_atomically(target, work_.path(fmt::format("header-{}.tmp", number)), head);
   }
 
   // ---- documents ----------------------------------------------------------------------------------------------------
 
   Result<void> write_documents() {
     Manifest manifest;
+    manifest.profile = plan_.profile;
     manifest.library_version = UNWEIGHT_VERSION_STRING;
     manifest.single_file = plan_.source.single_file;
     manifest.empty_folders = plan_.source.empty_folders;
@@ -234,13 +236,15 @@ class Assembly {
 
   /// Keeps the original of config.json or an index and writes the bundle's own. Returns the digest of the latter.
   Result<std::string> write_changed(const PlannedFile& file) {
-    UNWEIGHT_ASSIGN(const std::string original, read_text(plan_.source.full_path(file.path), kMaxJsonBytes));
+    UNWEIGHT_ASSIGN(
+        const std::string original,
+        read_text(plan_.access->path(plan_, static_cast<std::size_t>(&file - plan_.files.data())), kMaxJsonBytes));
     UNWEIGHT_TRY(work_.write_result(kept_path(file.path), original));
     std::string changed;
     if (is_weight_index_name(file.path)) {
       UNWEIGHT_ASSIGN(changed, make_bundle_index(file, original));
     } else {
-      changed = insert_first_member(original, "quantization_config", quantization_config());
+      changed = insert_first_member(original, "quantization_config", quantization_config(plan_.profile));
     }
     UNWEIGHT_TRY(work_.write_result(file.path, changed));
     return sha256_of(bytes_of(changed));

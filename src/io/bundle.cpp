@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <io/blob_form.hpp>
 #include <io/bundle.hpp>
 #include <io/file.hpp>
 #include <io/json_text.hpp>
@@ -52,9 +53,10 @@ class Opener {
     const std::filesystem::path path = bundle_.full_path(file.manifest.path);
     UNWEIGHT_ASSIGN(const File data, File::open(path));
     UNWEIGHT_ASSIGN(const SafetensorsHeader stored, read_safetensors_header(data));
-    const std::pair<std::string, std::string> mark{kMetadataKey, std::to_string(kContainerVersion)};
+    const std::pair<std::string, std::string> mark{kMetadataKey,
+                                                   std::to_string(container_version(bundle_.manifest.profile))};
     if (std::find(stored.metadata.begin(), stored.metadata.end(), mark) == stored.metadata.end()) {
-      return bad(path, "its metadata lacks \"unweight\": \"1\"");
+      return bad(path, "its metadata lacks \"unweight\": \"" + mark.second + "\"");
     }
     std::unordered_set<std::string_view> is_alias;
     for (const ManifestAlias& alias : file.manifest.aliases) is_alias.insert(alias.tensor);

@@ -6,6 +6,7 @@
 #include <codec/parallel.hpp>
 #include <cstring>
 #include <format/blob_view.hpp>
+#include <io/blob_form.hpp>
 #include <io/bundle.hpp>
 #include <io/file.hpp>
 #include <io/json_text.hpp>
@@ -14,6 +15,7 @@
 #include <io/tensor_encoder.hpp>
 #include <io/try.hpp>
 #include <unweight/checkpoint.hpp>
+#include <unweight/distribution.hpp>
 
 namespace unweight {
 namespace {
@@ -75,6 +77,13 @@ void set_blob_info(TensorReport& report, const BlobInfo& info) {
   report.tile_count = info.tile_count;
 }
 
+void set_blob_info(TensorReport& report, const distribution::Info& info) {
+  report.stored = StoredAs::kBlob;
+  report.stored_bytes = info.blob_bytes;
+  report.exception_count = info.escape_count;
+  report.block_count = info.block_count;
+}
+
 void complete_report(TensorReport& report) {
   const std::uint64_t elements = element_count(report.shape);
   if (elements != 0) {
@@ -112,7 +121,7 @@ Result<void> examine_values(const Plan& plan, TensorRef ref, TensorReport& repor
   UNWEIGHT_ASSIGN(Buffer values, read_tensor(source, file.header.data_begin + entry.begin, entry));
   count_exponents(std::as_const(values).values(), report.exponent_histogram);
   if (report.stored == StoredAs::kAlias || !is_blob_candidate(entry)) return {};
-  UNWEIGHT_ASSIGN(const EncodedTensor encoded, encode_candidate(std::move(values), entry, 1, false));
+  UNWEIGHT_ASSIGN(const EncodedTensor encoded, encode_candidate(std::move(values), entry, 1, false, Profile::kRuntime));
   if (!encoded.is_blob) return {};
   UNWEIGHT_ASSIGN(const BlobInfo info, inspect(encoded.stored()));
   set_blob_info(report, info);
@@ -121,7 +130,7 @@ Result<void> examine_values(const Plan& plan, TensorRef ref, TensorReport& repor
 
 Result<InspectReport> inspect_checkpoint(const std::filesystem::path& path, const InspectOptions& options) {
   WorkControl control(options.progress);
-  UNWEIGHT_ASSIGN(Plan plan, scan_source(path, 1, false));
+  UNWEIGHT_ASSIGN(Plan plan, scan_source(path, 1, false, Profile::kRuntime));
   control.set_totals(plan.source.total_bytes(), 0);
   std::vector<Alias> aliases;
   if (options.histograms) {
@@ -188,16 +197,17 @@ Result<Buffer> read_blob(const File& file, const LocatedTensor& located, bool wh
   return buffer;
 }
 
-Result<void> count_blob(std::span<const std::byte> blob, const BlobInfo& info, Histogram& histogram) {
-  if (info.value_bytes == 0) return {};
-  const std::uint64_t rows = info.shape.batch * info.shape.rows;
+Result<void> count_blob(Profile profile, std::span<const std::byte> blob, const MatrixShape& shape,
+                        Histogram& histogram) {
+  const std::uint64_t rows = shape.batch * shape.rows;
+  if (rows == 0 || shape.cols == 0) return {};
   const std::uint64_t rows_at_once =
-      std::max<std::uint64_t>(1, kDecodeBytes / (2 * info.shape.cols * kSliceRows)) * kSliceRows;
-  Buffer decoded(std::min(rows, rows_at_once) * info.shape.cols * 2);
+      std::max<std::uint64_t>(1, kDecodeBytes / (2 * shape.cols * kSliceRows)) * kSliceRows;
+  Buffer decoded(std::min(rows, rows_at_once) * shape.cols * 2);
   for (std::uint64_t row = 0; row < rows; row += rows_at_once) {
     const std::uint64_t count = std::min(rows_at_once, rows - row);
-    const std::span<std::uint16_t> values = decoded.values().first(count * info.shape.cols);
-    UNWEIGHT_TRY(decode_rows(blob, row, count, values, {.threads = 1, .verify_checksums = false}));
+    const std::span<std::uint16_t> values = decoded.values().first(count * shape.cols);
+    UNWEIGHT_TRY(decode_blob_rows(profile, blob, row, count, values, 1));
     count_exponents(values, histogram);
   }
   return {};
@@ -206,21 +216,24 @@ Result<void> count_blob(std::span<const std::byte> blob, const BlobInfo& info, H
 Result<void> examine_stored(const Bundle& bundle, const LocatedTensor& located, bool histograms, TensorReport& report) {
   if (located.stored == StoredAs::kRaw && !(histograms && report.dtype == Dtype::kBF16)) return {};
   UNWEIGHT_ASSIGN(const File file, File::open(bundle.full_path(bundle.files[located.file].manifest.path)));
-  UNWEIGHT_ASSIGN(const Buffer stored, read_blob(file, located, histograms));
+  const Profile profile = bundle.manifest.profile;
+  // The distribution form has what its tables say checked against the blocks.
+  UNWEIGHT_ASSIGN(const Buffer stored, read_blob(file, located, histograms || profile == Profile::kDistribution));
   if (located.stored == StoredAs::kRaw) {
     count_exponents(stored.values(), report.exponent_histogram);
     return {};
   }
-  const auto info = inspect(stored.bytes());
-  if (!info) {
-    return fail_within("'" + file.path().native() + "': tensor " + quoted_name(report.name), info.error());
-  }
-  if (info->value_bytes != report.source_bytes || info->blob_bytes != located.size_bytes) {
-    return fail(ErrorCode::kBadBundle, "'" + file.path().native() + "': tensor " + quoted_name(report.name) +
-                                           ": the blob is of another tensor's size");
-  }
-  set_blob_info(report, *info);
-  return histograms ? count_blob(stored.bytes(), *info, report.exponent_histogram) : Result<void>{};
+  const std::string what = "'" + file.path().native() + "': tensor " + quoted_name(report.name);
+  const auto examine = [&](const auto& info) -> Result<void> {
+    if (!info) return fail_within(what, info.error());
+    if (info->value_bytes != report.source_bytes || info->blob_bytes != located.size_bytes) {
+      return fail(ErrorCode::kBadBundle, what + ": the blob is of another tensor's size");
+    }
+    set_blob_info(report, *info);
+    return histograms ? count_blob(profile, stored.bytes(), info->shape, report.exponent_histogram) : Result<void>{};
+  };
+  return profile == Profile::kDistribution ? examine(distribution::inspect(stored.bytes()))
+                                           : examine(inspect(stored.bytes()));
 }
 
 Result<InspectReport> inspect_bundle(const std::filesystem::path& path, const InspectOptions& options) {
@@ -229,6 +242,7 @@ Result<InspectReport> inspect_bundle(const std::filesystem::path& path, const In
   UNWEIGHT_ASSIGN(const Listing listing, list_checkpoint(path));
   InspectReport report;
   report.is_bundle = true;
+  report.profile = bundle.manifest.profile;
   report.stored_bytes = listing.total_bytes();
   std::vector<TensorRef> refs;
   std::vector<std::size_t> first_of;  // by file: index of its first tensor in the report

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <io/blob_form.hpp>
 #include <io/file.hpp>
 #include <io/json_document.hpp>
 #include <io/json_text.hpp>
@@ -130,7 +131,8 @@ std::size_t Manifest::find(std::string_view path) const noexcept {
 std::string make_manifest(const Manifest& manifest) {
   JsonWriter json;
   json.begin_object();
-  json.member("container_version", kContainerVersion);
+  json.member("container_version", container_version(manifest.profile));
+  if (manifest.profile != Profile::kRuntime) json.member("profile", profile_name(manifest.profile));
   json.member("library_version", manifest.library_version);
   json.member("source", manifest.single_file ? "file" : "folder");
   json.key("files");
@@ -175,12 +177,16 @@ Result<Manifest> parse_manifest(std::string_view text) {
   simdjson::dom::object root;
   if (document.root().get(root) != simdjson::SUCCESS) return fail(ErrorCode::kBadJson, "the manifest is no object");
   UNWEIGHT_ASSIGN(const std::uint64_t version, json_number(root, "container_version", "the manifest"));
-  if (version != kContainerVersion) {
-    return fail(ErrorCode::kUnsupportedVersion, "container_version " + std::to_string(version) +
-                                                    " is not supported, this library reads version " +
-                                                    std::to_string(kContainerVersion));
-  }
   Manifest manifest;
+  if (version == container_version(Profile::kDistribution)) {
+    UNWEIGHT_ASSIGN(const std::string_view profile, json_string(root, "profile", "the manifest"));
+    if (profile != profile_name(Profile::kDistribution))
+      return bad("profile = " + quoted_name(profile) + " is unknown");
+    manifest.profile = Profile::kDistribution;
+  } else if (version != container_version(Profile::kRuntime)) {
+    return fail(ErrorCode::kUnsupportedVersion, "container_version " + std::to_string(version) +
+                                                    " is not supported, this library reads versions 1 and 2");
+  }
   UNWEIGHT_ASSIGN(manifest.library_version, json_string(root, "library_version", "the manifest"));
   UNWEIGHT_ASSIGN(const std::string_view source, json_string(root, "source", "the manifest"));
   if (source != "file" && source != "folder") return bad("source = " + quoted_name(source) + " is unknown");

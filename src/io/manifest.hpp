@@ -29,6 +29,7 @@ struct ManifestFile {
 };
 
 struct Manifest {
+  Profile profile = Profile::kRuntime;
   std::string library_version;
   bool single_file = false;
   std::vector<ManifestFile> files;         ///< in bytewise order of their paths

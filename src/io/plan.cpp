@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstddef>
 #include <format/layout.hpp>
+#include <io/blob_form.hpp>
 #include <io/file.hpp>
 #include <io/json_document.hpp>
 #include <io/json_text.hpp>
@@ -112,8 +113,8 @@ Result<void> read_header_of(Plan& plan, PlannedFile& file, Sha256& fingerprint) 
 }
 
 /// The most bytes that the header of the bundle's file can need, whichever tensors turn out to be blobs.
-std::uint64_t reserved_data_begin(const PlannedFile& file) {
-  const std::string empty = make_safetensors_header({}, bundle_metadata(file.header), 1, 0);
+std::uint64_t reserved_data_begin(const PlannedFile& file, Profile profile) {
+  const std::string empty = make_safetensors_header({}, bundle_metadata(file.header, profile), 1, 0);
   std::uint64_t bytes = empty.size();
   std::uint64_t data_bytes = 0;
   for (const std::uint32_t tensor : file.order) data_bytes += file.header.tensors[tensor].size_bytes();
@@ -189,23 +190,25 @@ std::string kept_path(std::string_view path) { return std::string(kKeptFolder) +
 
 std::string kept_header_path(std::string_view path) { return kept_path(path) + std::string(kHeaderSuffix); }
 
-std::vector<std::pair<std::string, std::string>> bundle_metadata(const SafetensorsHeader& source) {
+std::vector<std::pair<std::string, std::string>> bundle_metadata(const SafetensorsHeader& source, Profile profile) {
   auto metadata = source.metadata;
-  metadata.emplace_back(kMetadataKey, std::to_string(kContainerVersion));
+  metadata.emplace_back(kMetadataKey, std::to_string(container_version(profile)));
   return metadata;
 }
 
-Result<Plan> scan_source(const std::filesystem::path& source, std::uint32_t shard_count, bool verify) {
+Result<Plan> scan_source(const std::filesystem::path& source, std::uint32_t shard_count, bool verify, Profile profile) {
   Plan plan;
+  plan.profile = profile;
   plan.shard_count = shard_count;
   plan.verify = verify;
+  plan.access = make_folder_access();
   UNWEIGHT_ASSIGN(plan.source, list_checkpoint(source));
   UNWEIGHT_TRY(refuse_bundle(plan.source));
 
   Sha256 fingerprint;
   const auto add = [&](const std::string& text) { fingerprint.update(bytes_of(text + '\0')); };
   add(UNWEIGHT_VERSION_STRING);
-  add(std::to_string(kContainerVersion) + " " + std::to_string(format::kVersionMajor) + "." +
+  add(std::to_string(container_version(profile)) + " " + std::to_string(format_version(profile)) + "." +
       std::to_string(format::kVersionMinor));
   add(std::to_string(shard_count) + (verify ? " verified" : " unverified"));
   for (const ListedFile& listed : plan.source.files) {
@@ -259,7 +262,7 @@ Result<void> complete_plan(Plan& plan, const std::vector<Alias>& aliases) {
   for (PlannedFile& file : plan.files) {
     if (file.restore != Restore::kSafetensors) continue;
     order_tensors(file);
-    file.data_begin = reserved_data_begin(file);
+    file.data_begin = reserved_data_begin(file, plan.profile);
     if (file.data_begin > 8 + kMaxSafetensorsHeaderBytes) {
       return fail(ErrorCode::kBadCheckpoint,
                   "'" + plan.source.full_path(file.path).native() + "': the compressed file's header could need " +

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <io/duplicates.hpp>
 #include <io/listing.hpp>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,7 +20,6 @@
 
 namespace unweight::io {
 
-inline constexpr std::uint64_t kContainerVersion = 1;
 inline constexpr std::string_view kBundleFolder = "unweight";  ///< of the files that are ours
 inline constexpr std::string_view kManifestPath = "unweight/manifest.json";
 inline constexpr std::string_view kManifestDigestPath = "unweight/manifest.sha256";
@@ -64,12 +64,16 @@ struct PlannedFile {
   std::uint32_t segment_end = 0;
 };
 
+class SourceAccess;
+
 struct Plan {
   Listing source;
-  std::vector<PlannedFile> files;  ///< same order as source.files
+  std::shared_ptr<const SourceAccess> access;  ///< reads it
+  std::vector<PlannedFile> files;              ///< same order as source.files
   std::vector<Segment> segments;
   std::uint32_t shard_count = 1;
   bool verify = true;
+  Profile profile = Profile::kRuntime;
   std::string fingerprint;  ///< SHA-256 over everything that decides the result
   std::vector<std::string> warnings;
 
@@ -82,7 +86,11 @@ struct Plan {
 
 /// Lists and validates the source and computes the fingerprint. No tensor data is read yet, and the plan is not
 /// complete before complete_plan().
-[[nodiscard]] Result<Plan> scan_source(const std::filesystem::path& source, std::uint32_t shard_count, bool verify);
+[[nodiscard]] Result<Plan> scan_source(const std::filesystem::path& source, std::uint32_t shard_count, bool verify,
+                                       Profile profile);
+
+/// Access to a source that is a folder, or one file.
+[[nodiscard]] std::shared_ptr<const SourceAccess> make_folder_access();
 
 /// Reads what is needed to find the duplicates. Files that an index names, or whose names begin with "model", go first,
 /// so that in a folder with two sets of files the ones that loaders look for hold the data.
@@ -92,7 +100,8 @@ struct Plan {
 [[nodiscard]] Result<void> complete_plan(Plan& plan, const std::vector<Alias>& aliases);
 
 /// __metadata__ of a bundle's file.
-[[nodiscard]] std::vector<std::pair<std::string, std::string>> bundle_metadata(const SafetensorsHeader& source);
+[[nodiscard]] std::vector<std::pair<std::string, std::string>> bundle_metadata(const SafetensorsHeader& source,
+                                                                               Profile profile);
 
 namespace testing {
 /// Segments below this size are not cut further; 0 restores the default.

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <atomic>
-#include <codec/open.hpp>
 #include <codec/parallel.hpp>
-#include <codec/strips.hpp>
 #include <fmt/format.h>
+#include <io/blob_form.hpp>
 #include <io/file.hpp>
 #include <io/json_text.hpp>
 #include <io/restore.hpp>
@@ -17,17 +16,19 @@
 namespace unweight::io {
 namespace {
 
-/// Decoded values handed on at a time, for each thread that decodes, up to kMaxPieceThreads.
-constexpr std::uint64_t kPieceBytes = std::uint64_t{2} << 20;
-constexpr unsigned kMaxPieceThreads = 4;
 /// Files at a time: the pieces under way take memory, and SHA-256 on so many cores is faster than storage.
 constexpr unsigned kMaxFiles = 8;
 
 class FileRestorer {
  public:
   FileRestorer(const Bundle& bundle, BytePipe& pipe, MemoryBudget& budget, const std::function<unsigned()>& threads,
-               WorkControl& control)
-      : bundle_(bundle), pipe_(pipe), budget_(budget), threads_(threads), control_(control) {}
+               WorkControl& control, const std::function<void(const std::string&)>& tensor_done)
+      : bundle_(bundle),
+        pipe_(pipe),
+        budget_(budget),
+        threads_(threads),
+        control_(control),
+        tensor_done_(tensor_done) {}
 
   Result<void> restore(const BundleFile& file) {
     const ManifestFile& manifest = file.manifest;
@@ -52,7 +53,7 @@ class FileRestorer {
         return fail_within("'" + stored->path().native() + "': tensor " + quoted_name(entry.name),
                            std::move(done).error());
       }
-      control_.add_tensor(entry.name);
+      tensor_done_(entry.name);
     }
     return {};
   }
@@ -94,37 +95,12 @@ class FileRestorer {
     const unsigned threads = threads_();
     Buffer bytes(located.size_bytes);
     UNWEIGHT_TRY(file.read(located.offset, bytes.bytes()));
-    UNWEIGHT_ASSIGN(const format::BlobView view, codec::open_blob(bytes.bytes()));
-    if (view.bytes().size() != bytes.size_bytes() || 2 * view.values() != entry.size_bytes()) {
-      return fail(ErrorCode::kBadBundle,
-                  fmt::format("{} stored bytes hold a blob of {} bytes for {} bytes of values, not {}",
-                              bytes.size_bytes(), view.bytes().size(), 2 * view.values(), entry.size_bytes()));
-    }
-    UNWEIGHT_TRY(codec::check_payload(view, threads));
-
-    const codec::Strips strips({view.header().batch, view.header().rows, view.header().cols});
-    const std::uint64_t strip_bytes = 2 * strips.shape.cols * format::kTileRows;
-    const std::uint64_t strips_at_once =
-        std::max<std::uint64_t>(1, kPieceBytes * std::min(threads, kMaxPieceThreads) / strip_bytes);
-    std::vector<std::uint64_t> checksums(strips.count());
-    for (std::uint64_t first = 0; first < strips.count(); first += strips_at_once) {
-      const std::uint64_t last = std::min(strips.count(), first + strips_at_once) - 1;
-      const std::uint64_t row = strips.row_begin(first);
-      const std::uint64_t rows = strips.row_begin(last) + strips.rows(last) - row;
-      const std::uint64_t count = rows * strips.shape.cols;
-      UNWEIGHT_ASSIGN(Buffer buffer, pipe_.take(2 * count));
-      const std::span<std::uint16_t> values = buffer.values().first(count);
-      UNWEIGHT_TRY(decode_rows(bytes.bytes(), row, rows, values, {.threads = threads, .verify_checksums = false}));
-      for (std::uint64_t strip = first; strip <= last; ++strip) {
-        const std::span<const std::uint16_t> decoded = values;
-        checksums[strip] = codec::strip_checksum(codec::tile_kernels(),
-                                                 decoded.subspan((strips.row_begin(strip) - row) * strips.shape.cols,
-                                                                 strips.rows(strip) * strips.shape.cols));
-      }
-      UNWEIGHT_TRY(pipe_.give(std::move(buffer), 2 * count));
-      UNWEIGHT_TRY(control_.outcome());
-    }
-    return codec::check_content(view, checksums);
+    const ValueSink sink{[&](std::uint64_t count) { return pipe_.take(2 * count); },
+                         [&](Buffer buffer, std::uint64_t count) -> Result<void> {
+                           UNWEIGHT_TRY(pipe_.give(std::move(buffer), 2 * count));
+                           return control_.outcome();
+                         }};
+    return stream_blob(bundle_.manifest.profile, std::as_const(bytes).bytes(), entry.size_bytes(), threads, sink);
   }
 
   const Bundle& bundle_;
@@ -132,6 +108,7 @@ class FileRestorer {
   MemoryBudget& budget_;
   const std::function<unsigned()>& threads_;
   WorkControl& control_;
+  const std::function<void(const std::string&)>& tensor_done_;
   File stored_;
   std::uint32_t stored_number_ = 0;
 };
@@ -149,7 +126,8 @@ Result<void> process_file(const Bundle& bundle, std::size_t file, const RestoreS
       control.add_bytes(bytes.size());
       return {};
     });
-    UNWEIGHT_TRY(restore_file(bundle, file, pipe, budget, threads, control));
+    UNWEIGHT_TRY(restore_file(bundle, file, pipe, budget, threads, control,
+                              [&](const std::string& tensor) { control.add_tensor(tensor); }));
     UNWEIGHT_TRY(pipe.close());
   }
   UNWEIGHT_ASSIGN(const std::string digest, hash.finish());
@@ -165,8 +143,25 @@ Result<void> process_file(const Bundle& bundle, std::size_t file, const RestoreS
 }  // namespace
 
 Result<void> restore_file(const Bundle& bundle, std::size_t file, BytePipe& pipe, MemoryBudget& budget,
-                          const std::function<unsigned()>& threads, WorkControl& control) {
-  return FileRestorer(bundle, pipe, budget, threads, control).restore(bundle.files[file]);
+                          const std::function<unsigned()>& threads, WorkControl& control,
+                          const std::function<void(const std::string&)>& tensor_done) {
+  return FileRestorer(bundle, pipe, budget, threads, control, tensor_done).restore(bundle.files[file]);
+}
+
+Result<std::string> restored_digest(const Bundle& bundle, std::size_t file, WorkControl& control) {
+  MemoryBudget budget(restore_memory_bytes(bundle), control);
+  Sha256 hash;
+  {
+    BytePipe pipe([&](std::span<const std::byte> bytes) -> Result<void> {
+      hash.update(bytes);
+      control.tick();
+      return {};
+    });
+    UNWEIGHT_TRY(restore_file(
+        bundle, file, pipe, budget, [] { return 1U; }, control, [](const std::string&) {}));
+    UNWEIGHT_TRY(pipe.close());
+  }
+  return hash.finish();
 }
 
 std::uint64_t restore_memory_bytes(const Bundle& bundle) noexcept {

@@ -14,10 +14,15 @@
 namespace unweight::io {
 
 /// Streams file number `file` of the source into `pipe`. Checks the checksums of every blob on the way, and that the
-/// stream is as long as the manifest says; the digest is the caller's to check. `threads` is asked before each tensor.
+/// stream is as long as the manifest says; the digest is the caller's to check. `threads` is asked before each tensor,
+/// `tensor_done` told after it.
 /// Errors name the tensor.
 [[nodiscard]] Result<void> restore_file(const Bundle& bundle, std::size_t file, BytePipe& pipe, MemoryBudget& budget,
-                                        const std::function<unsigned()>& threads, WorkControl& control);
+                                        const std::function<unsigned()>& threads, WorkControl& control,
+                                        const std::function<void(const std::string& tensor)>& tensor_done);
+
+/// SHA-256 of file number `file` of the source, restored on one thread without being written.
+[[nodiscard]] Result<std::string> restored_digest(const Bundle& bundle, std::size_t file, WorkControl& control);
 
 /// What blobs in memory may hold together, unless one alone needs more.
 inline constexpr std::uint64_t kRestoreMemoryBytes = std::uint64_t{256} << 20;

@@ -9,6 +9,7 @@
 #include <io/segment.hpp>
 #include <io/sha256.hpp>
 #include <io/share_run.hpp>
+#include <io/source_access.hpp>
 #include <io/tensor_encoder.hpp>
 #include <io/try.hpp>
 #include <map>
@@ -73,8 +74,10 @@ class ShareRun {
  private:
   const PlannedFile& file_of(const Job& job) const { return plan_.files[segments_[job.segment].segment->file]; }
   const TensorEntry& entry_of(const Job& job) const { return file_of(job).header.tensors[job.tensor]; }
+  TensorRef ref_of(const Job& job) const { return {segments_[job.segment].segment->file, job.tensor}; }
   std::uint64_t cost_of(const Job& job) const {
-    return is_blob_candidate(entry_of(job)) ? encode_memory_bytes(entry_of(job)) : 0;
+    if (!is_blob_candidate(entry_of(job))) return 0;
+    return encode_memory_bytes(entry_of(job)) + plan_.access->extra_memory_bytes(plan_, ref_of(job));
   }
   bool is_mine(std::uint32_t file) const { return plan_.share_of_file(file) == share_index_; }
 
@@ -164,15 +167,16 @@ class ShareRun {
       prepared.from_source = true;
       return {};
     }
-    const PlannedFile& file = file_of(prepared.job);
     // A tensor that fills half of the memory leaves room for one other only: it gets half of the threads.
     const std::uint64_t share =
         (cost_of(prepared.job) * threads_ + budget_->limit_bytes() - 1) / budget_->limit_bytes();
     const auto threads = static_cast<unsigned>(std::clamp<std::uint64_t>(share, 1, threads_));
-    UNWEIGHT_ASSIGN(const File source, File::open(plan_.source.full_path(file.path)));
-    UNWEIGHT_ASSIGN(Buffer values, read_tensor(source, file.header.data_begin + entry.begin, entry));
-    auto encoded = encode_candidate(std::move(values), entry, threads, plan_.verify);
-    if (!encoded) return fail_within("'" + source.path().native() + "'", std::move(encoded).error());
+    UNWEIGHT_ASSIGN(Buffer values, plan_.access->read_values(plan_, ref_of(prepared.job), threads));
+    auto encoded = encode_candidate(std::move(values), entry, threads, plan_.verify, plan_.profile);
+    if (!encoded) {
+      const std::filesystem::path path = plan_.access->place(plan_, ref_of(prepared.job)).path;
+      return fail_within("'" + path.native() + "'", std::move(encoded).error());
+    }
     prepared.encoded = *std::move(encoded);
     prepared.lease.shrink(prepared.encoded.buffer.size_bytes());
     return {};
@@ -201,12 +205,11 @@ class ShareRun {
     if (!open.writer) {
       UNWEIGHT_ASSIGN(open.writer, SegmentWriter::open(plan_, work_, segment));
     }
-    const PlannedFile& file = file_of(prepared.job);
     const TensorEntry& entry = entry_of(prepared.job);
     if (prepared.from_source) {
-      UNWEIGHT_ASSIGN(const File source, File::open(plan_.source.full_path(file.path)));
-      UNWEIGHT_TRY(
-          open.writer->append_copy(source, file.header.data_begin + entry.begin, entry.size_bytes(), control_));
+      const FilePlace from = plan_.access->place(plan_, ref_of(prepared.job));
+      UNWEIGHT_ASSIGN(const File source, File::open(from.path));
+      UNWEIGHT_TRY(open.writer->append_copy(source, from.offset, entry.size_bytes(), control_));
     } else {
       UNWEIGHT_TRY(open.writer->append(prepared.encoded.stored(), prepared.encoded.is_blob));
     }
@@ -227,16 +230,17 @@ class ShareRun {
         control_.add_resumed(file_work_bytes(file), 0);
         continue;
       }
-      UNWEIGHT_ASSIGN(const File source, File::open(plan_.source.full_path(planned.path)));
       std::string digest;
       if (planned.restore == Restore::kCopied) {
+        UNWEIGHT_ASSIGN(const File source, File::open(plan_.access->path(plan_, file)));
         const std::filesystem::path temporary = work_.path(fmt::format("file-{}.tmp", file));
         UNWEIGHT_ASSIGN(digest, copy_and_hash(source, temporary, planned.size_bytes, control_));
         UNWEIGHT_ASSIGN(const std::filesystem::path target, work_.place(planned.path));
         UNWEIGHT_TRY(rename_file(temporary, target));
       } else {
-        UNWEIGHT_ASSIGN(digest, hash_file(source, planned.size_bytes, control_, file_work_bytes(file)));
+        UNWEIGHT_ASSIGN(digest, plan_.access->hash(plan_, file, control_, file_work_bytes(file)));
       }
+      UNWEIGHT_TRY(plan_.access->check_digest(plan_, file, digest));
       control_.set_current(planned.path);
       const std::lock_guard lock(journal_mutex_);
       UNWEIGHT_TRY(journal_.append(fmt::format("{} {}", file, digest)));

@@ -9,6 +9,7 @@
 #include <io/file.hpp>
 #include <span>
 #include <unweight/blob.hpp>
+#include <unweight/checkpoint.hpp>
 #include <unweight/result.hpp>
 #include <unweight/safetensors.hpp>
 
@@ -31,6 +32,6 @@ struct EncodedTensor {
 /// Encodes a blob candidate. With `verify` every row of the blob is decoded again and compared; kNotIdentical if any
 /// bit differs.
 [[nodiscard]] Result<EncodedTensor> encode_candidate(Buffer values, const TensorEntry& tensor, unsigned threads,
-                                                     bool verify);
+                                                     bool verify, Profile profile);
 
 }  // namespace unweight::io

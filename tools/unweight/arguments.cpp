@@ -101,6 +101,7 @@ class CommandLine {
     add_finish();
     add_decompress();
     add_verify();
+    add_transcode();
     add_inspect();
     add_synth();
     add_bench();
@@ -127,6 +128,7 @@ class CommandLine {
     if (name == "finish") return with_common(finish_);
     if (name == "decompress") return with_common(decompress_);
     if (name == "verify") return with_common(verify_);
+    if (name == "transcode") return with_common(transcode_);
     if (name == "inspect") return with_common(inspect_);
     if (name == "bench") return BenchArguments{chosen()->remaining()};
     if (!synth_.list && synth_.model.empty()) return usage_error("--model is required");
@@ -184,15 +186,37 @@ class CommandLine {
     command->set_help_flag("-h,--help", "Print this help and exit")->group("Output");
   }
 
+  static CLI::Option* add_profile(CLI::App* command, Profile& profile) {
+    return command
+        ->add_option_function<std::string>(
+            "--profile",
+            [&profile](const std::string& text) {
+              for (const Profile each : {Profile::kRuntime, Profile::kDistribution}) {
+                if (text != profile_name(each)) continue;
+                profile = each;
+                return;
+              }
+              throw CLI::ValidationError(fmt::format("--profile {} is neither 'runtime' nor 'distribution'", text));
+            },
+            "'runtime', for GPU kernels, or 'distribution', smallest")
+        ->option_text("NAME")
+        ->group("Work");
+  }
+
+  static void add_no_verify(CLI::App* command, bool& verify) {
+    command
+        ->add_flag_callback(
+            "--no-verify", [&verify] { verify = false; },
+            "Do not decode every blob again and compare it before it is written")
+        ->group("Work");
+  }
+
   void add_compress() {
     CLI::App* command = add_command("compress", kCompressDescription, kCompressFooter);
     add_path(command, "SOURCE", compress_.source, "Checkpoint folder or .safetensors file");
     add_path(command, "OUT", compress_.out, "Folder to make; must not exist");
-    command
-        ->add_flag_callback(
-            "--no-verify", [this] { compress_.verify = false; },
-            "Do not decode every blob again and compare it before it is written")
-        ->group("Work");
+    add_profile(command, compress_.profile)->default_str(std::string(profile_name(compress_.profile)));
+    add_no_verify(command, compress_.verify);
     command
         ->add_option_function<std::string>(
             "--shard",
@@ -231,6 +255,15 @@ class CommandLine {
     command->add_option("--against", verify_.against, "Compare with this source, too, bit for bit")
         ->option_text("SOURCE")
         ->group("Work");
+    add_common(command);
+  }
+
+  void add_transcode() {
+    CLI::App* command = add_command("transcode", kTranscodeDescription, kTranscodeFooter);
+    add_path(command, "BUNDLE", transcode_.bundle, "Folder made by 'compress' or 'transcode'");
+    add_path(command, "OUT", transcode_.out, "Folder to make; must not exist");
+    add_profile(command, transcode_.profile)->required();
+    add_no_verify(command, transcode_.verify);
     add_common(command);
   }
 
@@ -285,6 +318,7 @@ class CommandLine {
   FinishArguments finish_;
   DecompressArguments decompress_;
   VerifyArguments verify_;
+  TranscodeArguments transcode_;
   InspectArguments inspect_;
   SynthArguments synth_;
 };

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <output.hpp>
 #include <string>
+#include <unweight/checkpoint.hpp>
 #include <unweight/result.hpp>
 #include <variant>
 #include <vector>
@@ -21,9 +22,17 @@ struct CommonArguments {
 struct CompressArguments : CommonArguments {
   std::filesystem::path source;
   std::filesystem::path out;
+  Profile profile = Profile::kRuntime;
   bool verify = true;
   std::uint32_t shard_index = 0;
   std::uint32_t shard_count = 1;
+};
+
+struct TranscodeArguments : CommonArguments {
+  std::filesystem::path bundle;
+  std::filesystem::path out;
+  Profile profile = Profile::kRuntime;
+  bool verify = true;
 };
 
 struct FinishArguments : CommonArguments {
@@ -64,7 +73,7 @@ struct PrintText {
 };
 
 using Command = std::variant<PrintText, CompressArguments, FinishArguments, DecompressArguments, VerifyArguments,
-                             InspectArguments, SynthArguments, BenchArguments>;
+                             TranscodeArguments, InspectArguments, SynthArguments, BenchArguments>;
 
 /// Parses the command line. Errors: kInvalidArgument.
 [[nodiscard]] Result<Command> parse_arguments(int argc, const char* const* argv);

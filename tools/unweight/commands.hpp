@@ -13,6 +13,7 @@ namespace unweight::cli {
 [[nodiscard]] int run(const FinishArguments& arguments);
 [[nodiscard]] int run(const DecompressArguments& arguments);
 [[nodiscard]] int run(const VerifyArguments& arguments);
+[[nodiscard]] int run(const TranscodeArguments& arguments);
 [[nodiscard]] int run(const InspectArguments& arguments);
 [[nodiscard]] int run(const SynthArguments& arguments);
 [[nodiscard]] int run(const BenchArguments& arguments);

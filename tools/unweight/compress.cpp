@@ -10,6 +10,7 @@ namespace {
 Result<CompressReport> compress(const CompressArguments& arguments) {
   ProgressBar bar("compress", arguments.mode);
   CompressOptions options;
+  options.profile = arguments.profile;
   options.threads = arguments.threads;
   options.verify = arguments.verify;
   options.shard_index = arguments.shard_index;

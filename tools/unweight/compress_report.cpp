@@ -20,6 +20,7 @@ std::string to_json(const CompressReport& report, const std::filesystem::path& s
   json.begin_object();
   json.member("source", source.native());
   json.member("out", out.native());
+  json.member("profile", profile_name(report.profile));
   json.member("source_bytes", report.source_bytes);
   json.member("bundle_bytes", report.bundle_bytes);
   json.member("tensors", report.tensors);
@@ -59,6 +60,7 @@ std::string to_text(const CompressReport& report, const std::filesystem::path& s
                                              format_bytes(report.blob_bytes),
                                              bits_per_weight(report.blob_bytes, report.blob_value_bytes))});
   }
+  table.add_row({"profile", std::string(profile_name(report.profile))});
   table.add_row({"verified", report.verified ? "every blob decoded and compared" : "no"});
   const std::uint64_t done_now = report.source_bytes - std::min(report.source_bytes, report.bytes_resumed);
   std::string time = format_seconds(report.seconds);

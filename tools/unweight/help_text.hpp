@@ -9,7 +9,7 @@ inline constexpr char kMainDescription[] =
     "unweight - lossless compression of BF16 model weights\n"
     "\n"
     "Makes a Hugging Face style checkpoint about 30% smaller, in a form that GPU kernels\n"
-    "read directly, and restores it byte for byte.";
+    "read directly, or about 34% in one for storage and transfer, and restores it byte for byte.";
 
 inline constexpr char kMainFooter[] =
     R"(Examples:
@@ -38,12 +38,16 @@ inline constexpr char kCompressDescription[] =
     "OUT is a new folder of the same layout: BF16 tensors become unweight blobs, everything else\n"
     "is carried over, exact duplicates are stored once. OUT appears when it is complete; until\n"
     "then the work stands in OUT.partial. After an interruption, whatever its cause, the same\n"
-    "command continues there, and the result is the same.";
+    "command continues there, and the result is the same.\n"
+    "\n"
+    "--profile distribution makes the smallest bundle, for storage and transfer; 'transcode' turns\n"
+    "one profile into the other.";
 
 inline constexpr char kCompressFooter[] =
     R"(Examples:
   $ unweight compress Llama-3.1-8B Llama-3.1-8B-unweight
   $ unweight compress --json --threads 8 Llama-3.1-8B Llama-3.1-8B-unweight
+  $ unweight compress --profile distribution Llama-3.1-8B Llama-3.1-8B-small
 
 Several processes or machines that share a file system:
   $ unweight compress --shard 0/2 Llama-3.1-8B Llama-3.1-8B-unweight
@@ -83,6 +87,18 @@ inline constexpr char kVerifyFooter[] =
   $ unweight verify Llama-3.1-8B-unweight
   $ unweight verify Llama-3.1-8B-unweight --against Llama-3.1-8B)";
 
+inline constexpr char kTranscodeDescription[] =
+    "Turn a bundle of one profile into one of the other.\n"
+    "\n"
+    "OUT has the same bytes as 'compress' makes of the source with that profile, without the source\n"
+    "being restored to disk. Every checksum of BUNDLE is checked on the way. An interrupted run is\n"
+    "continued by the same command.";
+
+inline constexpr char kTranscodeFooter[] =
+    R"(Examples:
+  $ unweight transcode Llama-3.1-8B-unweight Llama-3.1-8B-small --profile distribution
+  $ unweight transcode Llama-3.1-8B-small Llama-3.1-8B-again --profile runtime)";
+
 inline constexpr char kInspectDescription[] =
     "Show what a checkpoint or a bundle holds, tensor by tensor.\n"
     "\n"
@@ -94,8 +110,9 @@ inline constexpr char kInspectFooter[] =
   stored       blob (compressed), raw (as it was), alias (same as another tensor, not stored)
   bits/weight  stored bits for each value, duplicates left out; 16 is uncompressed BF16
   entropy      of the exponent, in bits; 8 more (sign and mantissa) is the floor of exponent coding
-  palettes     sets of 8 exponents that the rows choose from
-  exceptions   values whose exponent is outside of their row's palette
+  palettes     sets of 8 exponents that the rows choose from; runtime profile only
+  exceptions   values whose exponent is outside of their row's palette; in the distribution
+               profile, values that no symbol stands for
 
 Examples:
   $ unweight inspect Llama-3.1-8B

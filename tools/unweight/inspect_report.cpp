@@ -45,7 +45,7 @@ std::string tensor_table(const Inspection& inspection) {
                    std::string(dtype_name(tensor.dtype)), format_bytes(tensor.source_bytes),
                    alias ? "-" : format_bits(tensor.bits_per_weight),
                    has_histogram(tensor, inspection) ? format_bits(tensor.exponent_entropy_bits) : "-",
-                   blob ? format_count(tensor.palette_count) : "-",
+                   blob && tensor.palette_count > 0 ? format_count(tensor.palette_count) : "-",
                    blob ? format_percent(tensor.exception_count, element_count(tensor), 2) : "-", stored_cell(tensor)});
   }
   return table.text();
@@ -104,6 +104,7 @@ void add_tensor(Json& json, const TensorReport& tensor, const std::string& kind,
     json.member("exception_count", tensor.exception_count);
     json.member("escaped_tiles", tensor.escaped_tiles);
     json.member("tile_count", tensor.tile_count);
+    json.member("block_count", tensor.block_count);
   }
   if (histogram) {
     json.member("exponent_entropy_bits", tensor.exponent_entropy_bits);
@@ -173,6 +174,7 @@ std::string inspection_json(const Inspection& inspection) {
   json.begin_object();
   json.member("path", inspection.arguments.path.native());
   json.member("is_bundle", report.is_bundle);
+  json.member("profile", profile_name(report.profile));
   json.member("sizes_known", inspection.sizes_known());
   json.member("source_bytes", report.source_bytes);
   json.member("stored_bytes", report.stored_bytes);

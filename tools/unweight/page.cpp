@@ -157,7 +157,7 @@ class Page {
     add_number(true, static_cast<double>(tensor.source_bytes), format_bytes(tensor.source_bytes));
     add_number(!alias, tensor.bits_per_weight, fmt::format("{:.3f}", tensor.bits_per_weight));
     add_number(histogram, tensor.exponent_entropy_bits, fmt::format("{:.3f}", tensor.exponent_entropy_bits));
-    add_number(blob, tensor.palette_count, format_count(tensor.palette_count));
+    add_number(blob && tensor.palette_count > 0, tensor.palette_count, format_count(tensor.palette_count));
     add_number(blob, elements == 0 ? 0 : static_cast<double>(tensor.exception_count) / static_cast<double>(elements),
                format_percent(tensor.exception_count, elements, 2));
     add("<td>{}</td><td>{}</td></tr>\n",

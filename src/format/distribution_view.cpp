@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <bit>
+#include <format/distribution_view.hpp>
+#include <string>
+
+namespace unweight::format::distribution {
+namespace {
+
+std::string text(std::uint64_t value) { return std::to_string(value); }
+
+tl::unexpected<Error> corrupt_header(std::string message) {
+  return fail(ErrorCode::kCorruptHeader, "distribution blob header: " + std::move(message));
+}
+
+tl::unexpected<Error> corrupt_payload(std::string message) {
+  return fail(ErrorCode::kCorruptPayload, "distribution blob: " + std::move(message));
+}
+
+bool all_zero(std::span<const std::byte> bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
+}
+
+Result<void> check_offsets(const Header& h, const Sections& s) {
+  const struct {
+    const char* name;
+    std::uint64_t stored, expected;
+  } fields[] = {
+      {"block_starts_offset", h.block_starts_offset, s.block_starts_offset},
+      {"escape_counts_offset", h.escape_counts_offset, s.escape_counts_offset},
+      {"scales_offset", h.scales_offset, s.scales_offset},
+      {"tables_offset", h.tables_offset, s.tables_offset},
+      {"row_scales_offset", h.row_scales_offset, s.row_scales_offset},
+      {"stream_offset", h.stream_offset, s.stream_offset},
+  };
+  for (const auto& f : fields) {
+    if (f.stored != f.expected) {
+      return corrupt_header(std::string(f.name) + " = " + text(f.stored) + " must be " + text(f.expected));
+    }
+  }
+  return {};
+}
+
+Result<void> check_counts(const Header& h) {
+  if (h.class_count == 0 || h.class_count > kMaxClasses) {
+    return corrupt_header("class_count = " + text(h.class_count) + " must be 1 to " + text(kMaxClasses));
+  }
+  if (h.scale_count == 0 || h.scale_count > kMaxScales) {
+    return corrupt_header("scale_count = " + text(h.scale_count) + " must be 1 to " + text(kMaxScales));
+  }
+  const std::uint32_t least = h.class_count * kTableHeadUnits, most = least + h.class_count * kMaxWindow;
+  if (h.table_units < least || h.table_units > most) {
+    return corrupt_header("table_units = " + text(h.table_units) + " must be " + text(least) + " to " + text(most));
+  }
+  if (h.stream_bytes % kStartUnit != 0 || h.stream_bytes / kStartUnit > UINT32_MAX) {
+    return corrupt_header("stream_bytes = " + text(h.stream_bytes) + " must be a multiple of 4, at most 2^34 - 4");
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Header> read_header(std::span<const std::byte> bytes) {
+  if (bytes.size() < kHeaderBytes) {
+    return fail(ErrorCode::kTruncated, "distribution blob: " + text(bytes.size()) +
+                                           " bytes are less than a header of " + text(kHeaderBytes) + " bytes");
+  }
+  Header h;
+  std::memcpy(&h, bytes.data(), sizeof h);
+  if (std::memcmp(h.magic, kMagic, sizeof kMagic) != 0) {
+    return fail(ErrorCode::kBadMagic, "distribution blob: the first 8 bytes are not \"UNWTDIST\"");
+  }
+  if (h.version_major != kVersionMajor) {
+    return fail(ErrorCode::kUnsupportedVersion, "distribution blob: format version " + text(h.version_major) + "." +
+                                                    text(h.version_minor) + " is not supported, this library reads " +
+                                                    text(kVersionMajor) + ".x");
+  }
+  return h;
+}
+
+Result<View> View::validate(const Header& h, std::span<const std::byte> bytes) {
+  if (h.header_bytes != kHeaderBytes) {
+    return corrupt_header("header_bytes = " + text(h.header_bytes) + " must be " + text(kHeaderBytes));
+  }
+  if (h.dtype != kDtypeBf16) return corrupt_header("dtype = " + text(h.dtype) + " is unknown");
+  if (h.layout > static_cast<std::uint8_t>(Layout::kCoded)) {
+    return corrupt_header("layout = " + text(h.layout) + " is unknown");
+  }
+  if (h.reserved0 != 0 || !all_zero(std::as_bytes(std::span(h.reserved1)))) {
+    return corrupt_header("reserved bytes are not zero");
+  }
+  const std::uint64_t values = saturated_values(h.batch, h.rows, h.cols);
+  if (values == kMaxValues) {
+    return corrupt_header("shape " + text(h.batch) + " x " + text(h.rows) + " x " + text(h.cols) +
+                          " is too large: 2^48 values or more");
+  }
+
+  View view;
+  view.header_ = h;
+  std::uint64_t expected_bytes = 0;
+  if (view.layout() == Layout::kRaw) {
+    if (h.class_count != 0 || h.scale_count != 0 || h.table_units != 0 || h.stream_bytes != 0) {
+      return corrupt_header("a raw blob has no classes, scales, tables and stream");
+    }
+    if (auto ok = check_offsets(h, Sections{}); !ok) return tl::unexpected(ok.error());
+    expected_bytes = raw_blob_bytes(values);
+  } else {
+    if (values == 0) return corrupt_header("a coded blob cannot be empty");
+    if (auto ok = check_counts(h); !ok) return tl::unexpected(ok.error());
+    // At most 6 bytes for each of at most 2^48 blocks and a byte for each row: no sum below overflows.
+    view.blocks_ = cut_blocks(h.batch, h.rows, h.cols);
+    view.sections_ = place_sections(view.blocks_, h.batch * h.rows, h.scale_count, h.table_units);
+    if (auto ok = check_offsets(h, view.sections_); !ok) return tl::unexpected(ok.error());
+    expected_bytes = view.sections_.blob_bytes(h.stream_bytes);
+  }
+  if (h.blob_bytes != expected_bytes) {
+    return corrupt_header("blob_bytes = " + text(h.blob_bytes) + " must be " + text(expected_bytes));
+  }
+  if (bytes.size() < h.blob_bytes) {
+    return fail(ErrorCode::kTruncated,
+                "distribution blob: " + text(bytes.size()) + " bytes, the header announces " + text(h.blob_bytes));
+  }
+  view.bytes_ = bytes.first(static_cast<std::size_t>(h.blob_bytes));
+  if (view.layout() == Layout::kCoded) {
+    if (auto ok = view.validate_models(); !ok) return tl::unexpected(ok.error());
+    if (auto ok = view.validate_blocks(); !ok) return tl::unexpected(ok.error());
+  }
+  return view;
+}
+
+Result<void> View::validate_models() {
+  const auto unit = [this](std::uint64_t offset, std::uint64_t i) {
+    return load<std::uint16_t>(at(offset) + i * sizeof(std::uint16_t));
+  };
+  std::uint32_t next = 0;
+  for (std::uint32_t c = 0; c < header_.class_count; ++c) {
+    const std::uint32_t left = header_.table_units - next;
+    const std::uint32_t window = left < kTableHeadUnits ? 0 : unit(sections_.tables_offset, next);
+    if (left < kTableHeadUnits || window > kMaxWindow || window > left - kTableHeadUnits) {
+      return corrupt_payload("the table of class " + text(c) + " does not fit: " + text(left) + " units are left");
+    }
+    Frequencies& f = frequencies_.emplace_back();
+    f.fill(0);
+    f[kZeroRank] = unit(sections_.tables_offset, next + 1);
+    f[kEscapeRank] = unit(sections_.tables_offset, next + 2);
+    next += kTableHeadUnits;
+    for (std::uint32_t rank = 0; rank < window; ++rank) f[rank] = unit(sections_.tables_offset, next++);
+    std::uint32_t sum = 0;
+    for (const std::uint16_t frequency : f) sum += frequency;
+    if (sum != kFrequencyTotal) {
+      return corrupt_payload("the frequencies of class " + text(c) + " sum to " + text(sum) + ", not 4096");
+    }
+  }
+  if (next != header_.table_units) {
+    return corrupt_payload("the tables take " + text(next) + " units of " + text(header_.table_units));
+  }
+  for (std::uint32_t i = 0; i < header_.scale_count; ++i) {
+    const std::uint16_t scale = unit(sections_.scales_offset, i);
+    if (scale_class(scale) >= header_.class_count) {
+      return corrupt_payload("scale " + text(i) + " has class " + text(scale_class(scale)) + " of " +
+                             text(header_.class_count));
+    }
+  }
+  const std::byte* row_scales = at(sections_.row_scales_offset);
+  const std::uint64_t rows = header_.batch * header_.rows;
+  for (std::uint64_t row = 0; row < rows; ++row) {
+    if (std::to_integer<std::uint32_t>(row_scales[row]) >= header_.scale_count) {
+      return corrupt_payload("row_scales[" + text(row) +
+                             "] = " + text(std::to_integer<std::uint32_t>(row_scales[row])) +
+                             " is out of range: the blob has " + text(header_.scale_count) + " scales");
+    }
+  }
+  return {};
+}
+
+Result<void> View::validate_blocks() const {
+  if (start(0) != 0) return corrupt_payload("block 0 begins at byte " + text(start(0)) + ", not at 0");
+  for (std::uint64_t b = 0; b < blocks_.count; ++b) {
+    const std::uint64_t begin = start(b), end = start(b + 1);
+    const BlockPlace where = place(b);
+    const std::uint64_t before_states = suffix_plane_bytes(where.steps());
+    std::uint64_t least = before_states + kFixedStateBytes;
+    if (end < begin || end > header_.stream_bytes || end - begin < least) {
+      return corrupt_payload("block " + text(b) + " ranges from byte " + text(begin) + " to " + text(end) +
+                             " of a stream of " + text(header_.stream_bytes));
+    }
+    const auto mask = load<std::uint32_t>(at(sections_.stream_offset) + begin + before_states);
+    least += align_up(static_cast<std::uint64_t>(std::popcount(mask)), kStartUnit);
+    least += std::uint64_t{escape_count(b)} * kEscapeBytes;
+    if (end - begin < least || escape_count(b) > where.rows * where.cols) {
+      return corrupt_payload("block " + text(b) + " of " + text(end - begin) + " bytes has " + text(escape_count(b)) +
+                             " escapes");
+    }
+  }
+  if (start(blocks_.count) != header_.stream_bytes) {
+    return corrupt_payload("the last block ends at byte " + text(start(blocks_.count)) + ", the stream has " +
+                           text(header_.stream_bytes));
+  }
+  return {};
+}
+
+BlockPlace place_block(const Blocks& blocks, std::uint64_t rows, std::uint64_t cols, std::uint64_t block) noexcept {
+  const std::uint64_t part = block % blocks.col_blocks, group = block / blocks.col_blocks;
+  const std::uint64_t row = group % blocks.groups * blocks.group_rows;
+  BlockPlace place;
+  place.row = group / blocks.groups * rows + row;
+  place.col = part * blocks.block_cols;
+  place.rows = static_cast<std::uint32_t>(std::min<std::uint64_t>(blocks.group_rows, rows - row));
+  place.cols = static_cast<std::uint32_t>(std::min<std::uint64_t>(blocks.block_cols, cols - place.col));
+  return place;
+}
+
+BlockPlace View::place(std::uint64_t block) const noexcept {
+  return place_block(blocks_, header_.rows, header_.cols, block);
+}
+
+}  // namespace unweight::format::distribution
