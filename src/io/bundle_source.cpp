@@ -7,6 +7,7 @@
 #include <io/file_hash.hpp>
 #include <io/json_text.hpp>
 #include <io/restore.hpp>
+#include <io/safetensors_file.hpp>
 #include <io/sha256.hpp>
 #include <io/source_access.hpp>
 #include <io/tensor_encoder.hpp>
@@ -71,7 +72,9 @@ class BundleAccess final : public SourceAccess {
   }
 
   Result<std::string> head(const Plan& plan, std::size_t file) const override {
-    return read_text(bundle_.full_path(kept_header_path(plan.files[file].path)), UINT64_MAX);
+    UNWEIGHT_ASSIGN(const File kept, File::open(bundle_.full_path(kept_header_path(plan.files[file].path))));
+    UNWEIGHT_ASSIGN(const SafetensorsHead head, SafetensorsHead::read(kept));
+    return std::string(head.bytes());
   }
 
   std::filesystem::path path(const Plan& plan, std::size_t file) const override {
