@@ -40,4 +40,27 @@ template <class... Checks>
   return failed;
 }
 
+/// Encodes with `encode_into` of either form.
+/// @param blob_bytes  receives the blob's size; where the buffer is too small, the size that is enough; otherwise 0
+template <class EncodeInto>
+[[nodiscard]] Result<void> encode_blob(const EncodeInto& encode_into, const std::uint16_t* values,
+                                       std::size_t value_count, const unweight_matrix_shape* shape, unsigned threads,
+                                       void* out, std::size_t capacity_bytes, std::size_t* blob_bytes) {
+  if (auto ok = check_object(blob_bytes, "blob_bytes"); !ok) return ok;
+  *blob_bytes = 0;
+  if (auto ok = all_of(check_values(values, value_count), check_object(shape, "shape"), check_out(out, capacity_bytes));
+      !ok) {
+    return ok;
+  }
+  const auto size =
+      encode_into(std::span(values, value_count), to_shape(*shape),
+                  std::span(static_cast<std::byte*>(out), capacity_bytes), EncodeOptions{.threads = threads});
+  if (!size) {
+    if (size.error().code == ErrorCode::kBufferTooSmall) *blob_bytes = encode_bound(to_shape(*shape)).value_or(0);
+    return tl::unexpected(size.error());
+  }
+  *blob_bytes = *size;
+  return {};
+}
+
 }  // namespace unweight::capi

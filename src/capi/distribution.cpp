@@ -9,18 +9,14 @@
 
 namespace {
 
-using unweight::ErrorCode;
-using unweight::fail;
 using unweight::Result;
 using unweight::capi::all_of;
 using unweight::capi::check_blob;
-using unweight::capi::check_object;
-using unweight::capi::check_out;
 using unweight::capi::check_struct;
 using unweight::capi::check_values;
+using unweight::capi::encode_blob;
 using unweight::capi::guarded;
 using unweight::capi::to_bytes;
-using unweight::capi::to_shape;
 namespace distribution = unweight::distribution;
 
 // What programs have compiled in: members never move.
@@ -92,23 +88,7 @@ unweight_status unweight_distribution_encode(const uint16_t* values, size_t valu
                                              const unweight_matrix_shape* shape, unsigned threads, void* out,
                                              size_t capacity_bytes, size_t* blob_bytes) {
   return guarded([&]() -> Result<void> {
-    if (auto ok = check_object(blob_bytes, "blob_bytes"); !ok) return ok;
-    *blob_bytes = 0;
-    if (auto ok =
-            all_of(check_values(values, value_count), check_object(shape, "shape"), check_out(out, capacity_bytes));
-        !ok) {
-      return ok;
-    }
-    const auto size = distribution::encode_into({values, value_count}, to_shape(*shape),
-                                                {static_cast<std::byte*>(out), capacity_bytes}, {.threads = threads});
-    if (!size) {
-      if (size.error().code == ErrorCode::kBufferTooSmall) {
-        *blob_bytes = unweight::encode_bound(to_shape(*shape)).value_or(0);
-      }
-      return tl::unexpected(size.error());
-    }
-    *blob_bytes = *size;
-    return {};
+    return encode_blob(distribution::encode_into, values, value_count, shape, threads, out, capacity_bytes, blob_bytes);
   });
 }
 

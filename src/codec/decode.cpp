@@ -2,6 +2,7 @@
 //
 // The quick decoder: strips in parallel, each decoded tile by tile, patched, and hashed while it is in cache.
 #include <array>
+#include <codec/arguments.hpp>
 #include <codec/decode.hpp>
 #include <codec/open.hpp>
 #include <codec/out_of_memory.hpp>
@@ -114,16 +115,7 @@ void copy_raw(const BlobView& blob, std::uint64_t first_value, std::span<std::ui
 Result<void> decode_rows_with(const TileKernels& kernels, const BlobView& blob, std::uint64_t row_begin,
                               std::uint64_t row_count, std::span<std::uint16_t> values, unsigned threads) {
   const MatrixShape shape = shape_of(blob);
-  const std::uint64_t rows = shape.batch * shape.rows;
-  if (row_begin > rows || row_count > rows - row_begin) {
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("row_begin = {} and row_count = {} are out of range: the tensor has {} rows", row_begin,
-                            row_count, rows));
-  }
-  if (values.size() != row_count * shape.cols) {
-    return fail(ErrorCode::kShapeMismatch, fmt::format("buffer of {} values for {} rows of {}, which are {}",
-                                                       values.size(), row_count, shape.cols, row_count * shape.cols));
-  }
+  if (auto ok = check_row_range(shape, row_begin, row_count, values.size()); !ok) return ok;
   if (values.empty()) return {};
   if (blob.layout() == Layout::kRaw) {
     copy_raw(blob, row_begin * shape.cols, values);

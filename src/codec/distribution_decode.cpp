@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <bit>
+#include <codec/arguments.hpp>
 #include <codec/distribution_decode.hpp>
 #include <codec/distribution_open.hpp>
 #include <codec/out_of_memory.hpp>
@@ -177,16 +178,7 @@ std::vector<DecodeTable> make_decode_tables(const View& blob) {
 Result<void> decode_rows_with(const RansKernels& kernels, const View& blob, std::uint64_t row_begin,
                               std::uint64_t row_count, std::span<std::uint16_t> values, unsigned threads) {
   const MatrixShape shape = shape_of(blob);
-  const std::uint64_t rows = shape.batch * shape.rows;
-  if (row_begin > rows || row_count > rows - row_begin) {
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("row_begin = {} and row_count = {} are out of range: the tensor has {} rows", row_begin,
-                            row_count, rows));
-  }
-  if (values.size() != row_count * shape.cols) {
-    return fail(ErrorCode::kShapeMismatch, fmt::format("buffer of {} values for {} rows of {}, which are {}",
-                                                       values.size(), row_count, shape.cols, row_count * shape.cols));
-  }
+  if (auto ok = check_row_range(shape, row_begin, row_count, values.size()); !ok) return ok;
   if (values.empty()) return {};
   if (blob.layout() == Layout::kRaw) {
     copy_raw(blob, row_begin * shape.cols, values);

@@ -7,6 +7,7 @@
 // The blob is a pure function of the values; src/codec/distribution_reference.cpp states it in the plainest terms.
 #include <algorithm>
 #include <array>
+#include <codec/arguments.hpp>
 #include <codec/checksum.hpp>
 #include <codec/distribution_block.hpp>
 #include <codec/distribution_encode.hpp>
@@ -30,8 +31,6 @@ namespace codec::distribution {
 namespace {
 
 using namespace format::distribution;
-
-std::uint64_t value_count(const MatrixShape& shape) { return shape.batch * shape.rows * shape.cols; }
 
 void finish_header(Header& header, const MatrixShape& shape, const Sections& sections, std::uint64_t blob_bytes,
                    std::span<std::byte> out) {
@@ -323,16 +322,8 @@ std::uint64_t write_raw(std::span<const std::uint16_t> values, const MatrixShape
 
 Result<std::uint64_t> encode_with(const RansKernels& kernels, std::span<const std::uint16_t> values,
                                   const MatrixShape& shape, std::span<std::byte> out, unsigned threads) {
-  const auto bound = encode_bound(shape);
+  auto bound = check_encode_arguments(values, shape, out);
   if (!bound) return bound;
-  if (values.size() != value_count(shape)) {
-    return fail(ErrorCode::kShapeMismatch, fmt::format("{} values for shape {} x {} x {}, which has {}", values.size(),
-                                                       shape.batch, shape.rows, shape.cols, value_count(shape)));
-  }
-  if (out.size() < *bound) {
-    return fail(ErrorCode::kBufferTooSmall,
-                fmt::format("output buffer of {} bytes, encode_bound() is {}", out.size(), *bound));
-  }
   // Thin matrices are mostly padding, which codes for nothing.
   if (!values.empty() && shape.cols >= kLeastCols) {
     CodedEncoder encoder(kernels, values, shape, threads, out);

@@ -8,6 +8,7 @@
 // The blob is a pure function of the values; src/codec/reference.cpp states the same function in the plainest terms.
 #include <array>
 #include <atomic>
+#include <codec/arguments.hpp>
 #include <codec/encode.hpp>
 #include <codec/open.hpp>
 #include <codec/out_of_memory.hpp>
@@ -404,16 +405,8 @@ bool tiles_pay(std::uint64_t tiled_bytes, std::uint64_t raw_bytes) {
 
 Result<std::uint64_t> encode_with(const TileKernels& kernels, std::span<const std::uint16_t> values,
                                   const MatrixShape& shape, std::span<std::byte> out, unsigned threads) {
-  const auto bound = encode_bound(shape);
+  auto bound = check_encode_arguments(values, shape, out);
   if (!bound) return bound;
-  if (values.size() != value_count(shape)) {
-    return fail(ErrorCode::kShapeMismatch, fmt::format("{} values for shape {} x {} x {}, which has {}", values.size(),
-                                                       shape.batch, shape.rows, shape.cols, value_count(shape)));
-  }
-  if (out.size() < *bound) {
-    return fail(ErrorCode::kBufferTooSmall,
-                fmt::format("output buffer of {} bytes, encode_bound() is {}", out.size(), *bound));
-  }
   // Thin shapes are mostly padding: not worth the encoder's tables.
   const std::uint64_t least =
       values.empty() ? *bound : tiled_geometry(shape.batch, shape.rows, shape.cols, 1).blob_bytes(0);
