@@ -1,30 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
 #include <format/blob_view.hpp>
+#include <format/header_checks.hpp>
 #include <string>
 
 namespace unweight::format {
 namespace {
 
-std::string text(std::uint64_t value) { return std::to_string(value); }
+constexpr HeaderChecks<Header> kChecks{"blob"};
 
-tl::unexpected<Error> corrupt_header(std::string message) {
-  return fail(ErrorCode::kCorruptHeader, "blob header: " + std::move(message));
-}
+tl::unexpected<Error> corrupt_header(const std::string& message) { return kChecks.corrupt_header(message); }
 
-tl::unexpected<Error> corrupt_payload(std::string message) {
-  return fail(ErrorCode::kCorruptPayload, "blob: " + std::move(message));
-}
-
-bool all_zero(std::span<const std::byte> bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
-}
-
-struct OffsetField {
-  const char* name;
-  std::uint64_t stored;
-  std::uint64_t expected;
-};
+tl::unexpected<Error> corrupt_payload(const std::string& message) { return kChecks.corrupt_payload(message); }
 
 Result<void> check_offsets(const Header& h, const TiledGeometry& g) {
   const OffsetField fields[] = {
@@ -35,50 +21,17 @@ Result<void> check_offsets(const Header& h, const TiledGeometry& g) {
       {"palettes_offset", h.palettes_offset, g.palettes_offset},
       {"exceptions_offset", h.exceptions_offset, g.exceptions_offset},
   };
-  for (const OffsetField& f : fields) {
-    if (f.stored != f.expected) {
-      return corrupt_header(std::string(f.name) + " = " + text(f.stored) + " must be " + text(f.expected));
-    }
-  }
-  return {};
+  return kChecks.check_offsets(fields);
 }
 
 }  // namespace
 
-Result<Header> read_header(std::span<const std::byte> bytes) {
-  if (bytes.size() < kHeaderBytes) {
-    return fail(ErrorCode::kTruncated,
-                "blob: " + text(bytes.size()) + " bytes are less than a header of " + text(kHeaderBytes) + " bytes");
-  }
-  Header h;
-  std::memcpy(&h, bytes.data(), sizeof h);
-  if (std::memcmp(h.magic, kMagic, sizeof kMagic) != 0) {
-    return fail(ErrorCode::kBadMagic, "blob: the first 8 bytes are not \"UNWEIGHT\"");
-  }
-  if (h.version_major != kVersionMajor) {
-    return fail(ErrorCode::kUnsupportedVersion, "blob: format version " + text(h.version_major) + "." +
-                                                    text(h.version_minor) + " is not supported, this library reads " +
-                                                    text(kVersionMajor) + ".x");
-  }
-  return h;
-}
+Result<Header> read_header(std::span<const std::byte> bytes) { return kChecks.read(bytes, kMagic, kVersionMajor); }
 
 Result<BlobView> BlobView::validate(const Header& h, std::span<const std::byte> bytes) {
-  if (h.header_bytes != kHeaderBytes) {
-    return corrupt_header("header_bytes = " + text(h.header_bytes) + " must be " + text(kHeaderBytes));
-  }
-  if (h.dtype != kDtypeBf16) return corrupt_header("dtype = " + text(h.dtype) + " is unknown");
-  if (h.layout > static_cast<std::uint8_t>(Layout::kTiled)) {
-    return corrupt_header("layout = " + text(h.layout) + " is unknown");
-  }
-  if (h.reserved0 != 0 || !all_zero(std::as_bytes(std::span(h.reserved1)))) {
-    return corrupt_header("reserved bytes are not zero");
-  }
-  const std::uint64_t values = saturated_values(h.batch, h.rows, h.cols);
-  if (values == kMaxValues) {
-    return corrupt_header("shape " + text(h.batch) + " x " + text(h.rows) + " x " + text(h.cols) +
-                          " is too large: 2^48 values or more");
-  }
+  const auto counted = kChecks.check_common(h, static_cast<std::uint8_t>(Layout::kTiled));
+  if (!counted) return tl::unexpected(counted.error());
+  const std::uint64_t values = *counted;
 
   BlobView view;
   view.header_ = h;
@@ -108,14 +61,9 @@ Result<BlobView> BlobView::validate(const Header& h, std::span<const std::byte> 
     }
     expected_bytes = view.geometry_.blob_bytes(h.exception_units);
   }
-  if (h.blob_bytes != expected_bytes) {
-    return corrupt_header("blob_bytes = " + text(h.blob_bytes) + " must be " + text(expected_bytes));
-  }
-  if (bytes.size() < h.blob_bytes) {
-    return fail(ErrorCode::kTruncated,
-                "blob: " + text(bytes.size()) + " bytes, the header announces " + text(h.blob_bytes));
-  }
-  view.bytes_ = bytes.first(static_cast<std::size_t>(h.blob_bytes));
+  const auto own_bytes = kChecks.check_size(h, expected_bytes, bytes);
+  if (!own_bytes) return tl::unexpected(own_bytes.error());
+  view.bytes_ = *own_bytes;
   if (view.layout() == Layout::kTiled) {
     if (auto ok = view.validate_tables(); !ok) return tl::unexpected(ok.error());
   }

@@ -2,30 +2,20 @@
 #include <algorithm>
 #include <bit>
 #include <format/distribution_view.hpp>
+#include <format/header_checks.hpp>
 #include <string>
 
 namespace unweight::format::distribution {
 namespace {
 
-std::string text(std::uint64_t value) { return std::to_string(value); }
+constexpr HeaderChecks<Header> kChecks{"distribution blob"};
 
-tl::unexpected<Error> corrupt_header(std::string message) {
-  return fail(ErrorCode::kCorruptHeader, "distribution blob header: " + std::move(message));
-}
+tl::unexpected<Error> corrupt_header(const std::string& message) { return kChecks.corrupt_header(message); }
 
-tl::unexpected<Error> corrupt_payload(std::string message) {
-  return fail(ErrorCode::kCorruptPayload, "distribution blob: " + std::move(message));
-}
-
-bool all_zero(std::span<const std::byte> bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
-}
+tl::unexpected<Error> corrupt_payload(const std::string& message) { return kChecks.corrupt_payload(message); }
 
 Result<void> check_offsets(const Header& h, const Sections& s) {
-  const struct {
-    const char* name;
-    std::uint64_t stored, expected;
-  } fields[] = {
+  const OffsetField fields[] = {
       {"block_starts_offset", h.block_starts_offset, s.block_starts_offset},
       {"escape_counts_offset", h.escape_counts_offset, s.escape_counts_offset},
       {"scales_offset", h.scales_offset, s.scales_offset},
@@ -33,12 +23,7 @@ Result<void> check_offsets(const Header& h, const Sections& s) {
       {"row_scales_offset", h.row_scales_offset, s.row_scales_offset},
       {"stream_offset", h.stream_offset, s.stream_offset},
   };
-  for (const auto& f : fields) {
-    if (f.stored != f.expected) {
-      return corrupt_header(std::string(f.name) + " = " + text(f.stored) + " must be " + text(f.expected));
-    }
-  }
-  return {};
+  return kChecks.check_offsets(fields);
 }
 
 Result<void> check_counts(const Header& h) {
@@ -60,40 +45,12 @@ Result<void> check_counts(const Header& h) {
 
 }  // namespace
 
-Result<Header> read_header(std::span<const std::byte> bytes) {
-  if (bytes.size() < kHeaderBytes) {
-    return fail(ErrorCode::kTruncated, "distribution blob: " + text(bytes.size()) +
-                                           " bytes are less than a header of " + text(kHeaderBytes) + " bytes");
-  }
-  Header h;
-  std::memcpy(&h, bytes.data(), sizeof h);
-  if (std::memcmp(h.magic, kMagic, sizeof kMagic) != 0) {
-    return fail(ErrorCode::kBadMagic, "distribution blob: the first 8 bytes are not \"UNWTDIST\"");
-  }
-  if (h.version_major != kVersionMajor) {
-    return fail(ErrorCode::kUnsupportedVersion, "distribution blob: format version " + text(h.version_major) + "." +
-                                                    text(h.version_minor) + " is not supported, this library reads " +
-                                                    text(kVersionMajor) + ".x");
-  }
-  return h;
-}
+Result<Header> read_header(std::span<const std::byte> bytes) { return kChecks.read(bytes, kMagic, kVersionMajor); }
 
 Result<View> View::validate(const Header& h, std::span<const std::byte> bytes) {
-  if (h.header_bytes != kHeaderBytes) {
-    return corrupt_header("header_bytes = " + text(h.header_bytes) + " must be " + text(kHeaderBytes));
-  }
-  if (h.dtype != kDtypeBf16) return corrupt_header("dtype = " + text(h.dtype) + " is unknown");
-  if (h.layout > static_cast<std::uint8_t>(Layout::kCoded)) {
-    return corrupt_header("layout = " + text(h.layout) + " is unknown");
-  }
-  if (h.reserved0 != 0 || !all_zero(std::as_bytes(std::span(h.reserved1)))) {
-    return corrupt_header("reserved bytes are not zero");
-  }
-  const std::uint64_t values = saturated_values(h.batch, h.rows, h.cols);
-  if (values == kMaxValues) {
-    return corrupt_header("shape " + text(h.batch) + " x " + text(h.rows) + " x " + text(h.cols) +
-                          " is too large: 2^48 values or more");
-  }
+  const auto counted = kChecks.check_common(h, static_cast<std::uint8_t>(Layout::kCoded));
+  if (!counted) return tl::unexpected(counted.error());
+  const std::uint64_t values = *counted;
 
   View view;
   view.header_ = h;
@@ -113,14 +70,9 @@ Result<View> View::validate(const Header& h, std::span<const std::byte> bytes) {
     if (auto ok = check_offsets(h, view.sections_); !ok) return tl::unexpected(ok.error());
     expected_bytes = view.sections_.blob_bytes(h.stream_bytes);
   }
-  if (h.blob_bytes != expected_bytes) {
-    return corrupt_header("blob_bytes = " + text(h.blob_bytes) + " must be " + text(expected_bytes));
-  }
-  if (bytes.size() < h.blob_bytes) {
-    return fail(ErrorCode::kTruncated,
-                "distribution blob: " + text(bytes.size()) + " bytes, the header announces " + text(h.blob_bytes));
-  }
-  view.bytes_ = bytes.first(static_cast<std::size_t>(h.blob_bytes));
+  const auto own_bytes = kChecks.check_size(h, expected_bytes, bytes);
+  if (!own_bytes) return tl::unexpected(own_bytes.error());
+  view.bytes_ = *own_bytes;
   if (view.layout() == Layout::kCoded) {
     if (auto ok = view.validate_models(); !ok) return tl::unexpected(ok.error());
     if (auto ok = view.validate_blocks(); !ok) return tl::unexpected(ok.error());
