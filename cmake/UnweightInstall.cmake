@@ -16,16 +16,19 @@ if(TARGET unweight_cli)
   endif()
   install(TARGETS unweight_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
-if(TARGET matmul_bench)
-  install(TARGETS matmul_bench RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/unweight)  # of `unweight bench`
-endif()
+# Started by `unweight bench` and `unweight tune`.
+foreach(program matmul_bench tune_device)
+  if(TARGET ${program})
+    install(TARGETS ${program} RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/unweight)
+  endif()
+endforeach()
 if(UNWEIGHT_CUDA_ENABLED)
   # An export of its own: only who asks for the component `cuda` of a static library needs a CUDA toolkit.
   install(TARGETS unweight_cuda EXPORT unweightCudaTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
   install(EXPORT unweightCudaTargets NAMESPACE unweight:: DESTINATION ${UNWEIGHT_CMAKE_DIR})
   set(UNWEIGHT_HEADERS_LEFT_OUT)
 else()
-  set(UNWEIGHT_HEADERS_LEFT_OUT REGEX "cuda\\.h(pp)?$" EXCLUDE)
+  set(UNWEIGHT_HEADERS_LEFT_OUT REGEX "(cublas|cuda|pipelines|plan|tune)\\.hpp$|_cuda\\.h$" EXCLUDE)
 endif()
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/unweight DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
   FILES_MATCHING PATTERN "*.h" PATTERN "*.hpp" ${UNWEIGHT_HEADERS_LEFT_OUT})

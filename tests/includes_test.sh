@@ -12,14 +12,16 @@ include/unweight | unweight                                          | tl/expect
 src/format       | unweight format                                   | tl/expected\.hpp|fmt/.*
 src/codec        | unweight format codec                             | tl/expected\.hpp|fmt/.*|xxhash\.h
 src/io           | unweight format codec io                          | tl/expected\.hpp|fmt/.*|simdjson\.h|openssl/.*
-src/capi         | unweight format codec io capi                     | tl/expected\.hpp|fmt/.*
+src/tune         | unweight format codec io tune                     | tl/expected\.hpp|fmt/.*|simdjson\.h
+src/capi         | unweight format codec io tune capi                | tl/expected\.hpp|fmt/.*
 src/cuda/ptx     | cuda/ptx                                          | cuda.*
 src/cuda/device  | format cuda/ptx cuda/device                       | cuda.*|vector_types\.h
 src/cuda/kernels | format cuda/ptx cuda/device cuda/kernels          | cuda.*
 src/cuda/instances | format cuda/ptx cuda/device cuda/kernels cuda/instances | cuda.*
 src/cuda/launch  | unweight format codec cuda                        | dlfcn\.h|tl/expected\.hpp|fmt/.*|cu.*
-src/tune         | unweight format codec cuda tune                   | tl/expected\.hpp|fmt/.*|cu.*
+src/pipelines    | unweight format codec io tune capi cuda pipelines | dlfcn\.h|tl/expected\.hpp|fmt/.*|cu.*
 tools/unweight   | unweight                                          | tl/expected\.hpp|fmt/.*|CLI/.*
+tools/tune_device | unweight                                         | tl/expected\.hpp|fmt/.*|CLI/.*
 examples         | unweight                                          |
 '
 

@@ -54,15 +54,19 @@ class DeviceBlob {
   /// Of a tiled blob; 0 otherwise.
   [[nodiscard]] std::uint32_t palette_count() const noexcept { return palette_count_; }
   [[nodiscard]] std::uint8_t exception_base() const noexcept { return exception_base_; }
+  /// Length of all exception lists, in units of 2 bytes; 0 for a raw blob.
+  [[nodiscard]] std::uint64_t exception_units() const noexcept { return exception_units_; }
   /// Of the device that the blob lies on.
   [[nodiscard]] std::uint32_t multiprocessors() const noexcept { return multiprocessors_; }
 
  private:
   DeviceBlob() = default;
+  friend Result<DeviceBlob> decode_to_raw(const DeviceBlob& blob, void* device_bytes, cudaStream_t stream);
 
   MatrixShape shape_;
   const std::byte* data_ = nullptr;
   std::uint64_t size_bytes_ = 0;
+  std::uint64_t exception_units_ = 0;
   std::uint32_t palette_count_ = 0;
   std::uint32_t multiprocessors_ = 0;
   BlobLayout layout_ = BlobLayout::kRaw;
@@ -84,6 +88,13 @@ class DeviceBlob {
 /// kernel, on the stream.
 [[nodiscard]] Result<void> decode(const DeviceBlob& blob, std::uint16_t* values, std::uint64_t row_stride,
                                   cudaStream_t stream);
+
+/// Makes a raw blob of a tiled one: for weights that are kept raw, which a plan may ask for. Its values are decoded to
+/// `device_bytes`; its header is zeros there, since no kernel reads it. Afterwards the tiled blob is not needed.
+/// Asynchronous: the values are there when the stream has come so far.
+/// @param device_bytes  encode_bound(blob.shape()) bytes on the blob's device, aligned to kDeviceBlobAlignment
+/// Errors: as decode().
+[[nodiscard]] Result<DeviceBlob> decode_to_raw(const DeviceBlob& blob, void* device_bytes, cudaStream_t stream);
 
 // ---- matrix multiplication ----------------------------------------------------------------------------------------
 //
@@ -133,6 +144,17 @@ struct MatmulArguments {
   std::uint64_t matrix = 0;             ///< which matrix of the blob's batch
   void* workspace = nullptr;            ///< matmul_workspace_bytes() for MatmulConfig::split; otherwise not used
 };
+
+/// What decides whether a configuration fits.
+struct MatmulProblem {
+  MatrixShape shape;
+  BlobLayout layout = BlobLayout::kTiled;
+  std::uint32_t multiprocessors = 0;
+  std::uint32_t tokens = 0;
+};
+
+/// Whether a configuration fits a problem: kInvalidArgument says why not. Looks at no device.
+[[nodiscard]] Result<void> can_implement(const MatmulProblem& problem, const MatmulConfig& config);
 
 /// Whether a configuration fits a number of tokens on this device: kInvalidArgument says why not. Looks at no memory.
 [[nodiscard]] Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const MatmulConfig& config);

@@ -35,6 +35,34 @@ bool parse_shard(std::string_view text, Shard& shard) {
          parse_number(text.substr(slash + 1), shard.count) && shard.index < shard.count && shard.count <= kMaxShards;
 }
 
+/// "4096x14336", or "4096x14336:32" for so many.
+bool parse_shape(std::string_view text, ShapeCount& shape) {
+  constexpr std::uint64_t kMost = std::uint64_t{1} << 30;
+  const std::size_t x = text.find('x'), colon = text.find(':');
+  if (x == text.npos || (colon != text.npos && !parse_number(text.substr(colon + 1), shape.count))) return false;
+  return parse_number(text.substr(0, x), shape.rows) &&
+         parse_number(text.substr(x + 1, colon == text.npos ? colon : colon - x - 1), shape.cols) && shape.rows - 1 < kMost &&
+         shape.cols - 1 < kMost && shape.count - 1 < kMost;
+}
+
+/// "24000000000", "24GB", "22.5GiB".
+bool parse_bytes(std::string_view text, std::uint64_t& bytes) {
+  constexpr std::pair<std::string_view, double> kUnits[] = {{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30},
+                                                            {"TiB", 0x1p40}, {"kB", 1e3},     {"MB", 1e6},
+                                                            {"GB", 1e9},     {"TB", 1e12},    {"B", 1}};
+  double factor = 1;
+  for (const auto& [unit, size] : kUnits) {
+    if (!text.ends_with(unit)) continue;
+    text.remove_suffix(unit.size());
+    factor = size;
+    break;
+  }
+  double number = 0;
+  if (!parse_number(text, number) || !(number * factor >= 1 && number * factor < 1e18)) return false;
+  bytes = static_cast<std::uint64_t>(number * factor);
+  return true;
+}
+
 /// Lays out --help: description, usage, arguments, options by group, commands, footer.
 class HelpFormatter final : public CLI::FormatterBase {
  public:
@@ -104,6 +132,8 @@ class CommandLine {
     add_transcode();
     add_inspect();
     add_synth();
+    add_tune();
+    add_plan();
     add_bench();
   }
 
@@ -131,6 +161,15 @@ class CommandLine {
     if (name == "transcode") return with_common(transcode_);
     if (name == "inspect") return with_common(inspect_);
     if (name == "bench") return BenchArguments{chosen()->remaining()};
+    if (name == "tune") {
+      tune_.mode = mode;
+      for (int i = 0; i < argc; ++i) tune_.command += fmt::format("{}{}", i == 0 ? "" : " ", i == 0 ? "unweight" : argv[i]);
+      return check_tune();
+    }
+    if (name == "plan") {
+      plan_.mode = mode;
+      return check_plan();
+    }
     if (!synth_.list && synth_.model.empty()) return usage_error("--model is required");
     if (!synth_.list && synth_.out.empty()) return usage_error("OUT is required");
     return with_common(synth_);
@@ -270,9 +309,7 @@ class CommandLine {
   void add_inspect() {
     CLI::App* command = add_command("inspect", kInspectDescription, kInspectFooter);
     add_path(command, "PATH", inspect_.path, "Bundle, checkpoint folder or .safetensors file");
-    command->add_option("--report", inspect_.report, "Also write a self-contained page; an existing one is replaced")
-        ->option_text("FILE.html")
-        ->group("Output");
+    add_report(command, inspect_.report);
     command
         ->add_flag_callback(
             "--no-histograms", [this] { inspect_.histograms = false; },
@@ -304,6 +341,156 @@ class CommandLine {
     add_common(command);
   }
 
+  static CLI::Option* add_token_list(CLI::App* command, const char* name, std::vector<std::uint32_t>& tokens,
+                                     const char* description) {
+    return command->add_option(name, tokens, description)
+        ->delimiter(',')
+        ->allow_extra_args(false)
+        ->check(CLI::Range(1U, kMaxMatmulTokens))
+        ->option_text("N,N,...");
+  }
+
+  void add_tune() {
+    CLI::App* command = add_command("tune", kTuneDescription, kTuneFooter);
+    command->add_option("MODEL", tune_.model, "Checkpoint or bundle whose matrices are tuned; its headers are read");
+    command->add_option("--known-model", tune_.known_model, "One that 'unweight synth --list' names, without its files")
+        ->option_text("NAME")
+        ->group("What");
+    command
+        ->add_option_function<std::vector<std::string>>(
+            "--shapes",
+            [this](const std::vector<std::string>& texts) {
+              for (const std::string& text : texts) {
+                if (parse_shape(text, tune_.shapes.emplace_back())) continue;
+                throw CLI::ValidationError(fmt::format("--shapes {} is not ROWSxCOLS or ROWSxCOLS:COUNT", text));
+              }
+            },
+            "Shapes of matrices, and how many of each")
+        ->delimiter(',')
+        ->allow_extra_args(false)
+        ->option_text("ROWSxCOLS[:COUNT],...")
+        ->group("What");
+    command
+        ->add_flag_callback(
+            "--separate", [this] { tune_.merging = Merging::kSeparate; },
+            "q, k, v and gate, up are matrices of their own, not merged")
+        ->group("What");
+    command->add_option("--from", tune_.from, "Decide from the times in this plan; measure nothing, need no GPU")
+        ->option_text("PLAN")
+        ->group("What");
+    add_token_list(command, "--batch-sizes", tune_.memory.batch_sizes, "Numbers of tokens that count")
+        ->default_str("1,8,32")
+        ->group("Work");
+    add_token_list(command, "--tokens", tune_.tokens, "Numbers of tokens to measure, besides")
+        ->default_str("1,2,4,...,4096")
+        ->group("Work");
+    command
+        ->add_option_function<std::string>(
+            "--objective",
+            [this](const std::string& text) {
+              for (const Objective each : {Objective::kLatency, Objective::kMemory, Objective::kBalanced}) {
+                if (text != objective_name(each)) continue;
+                tune_.memory.objective = each;
+                return;
+              }
+              throw CLI::ValidationError(fmt::format("--objective {} is none of latency, memory, balanced", text));
+            },
+            "'latency', 'memory' or 'balanced'")
+        ->option_text("NAME")
+        ->default_str("balanced")
+        ->group("Work");
+    command
+        ->add_option_function<std::string>(
+            "--memory-budget",
+            [this](const std::string& text) {
+              if (parse_bytes(text, tune_.memory.memory_budget_bytes)) return;
+              throw CLI::ValidationError(fmt::format("--memory-budget {} is not a size like 24GB or 22.5GiB", text));
+            },
+            "For weights, scratch and workspace; the GPU's memory otherwise")
+        ->option_text("SIZE")
+        ->group("Work");
+    command
+        ->add_flag_callback(
+            "--isolated", [this] { tune_.memory.dependent_launch = false; },
+            "Decide by times without dependent launch")
+        ->group("Work");
+    command->add_option("--seconds", tune_.seconds, "Time for measuring, about; 0: no limit")
+        ->option_text("S")
+        ->check(CLI::Range(0.0, 1e6))
+        ->default_str("60")
+        ->group("Work");
+    command->add_flag("--exhaustive", tune_.exhaustive, "Time every candidate; with --seconds 0")->group("Work");
+    command->add_option("-o,--output", tune_.out, "Plan to write; an existing one is the incumbent and is replaced")
+        ->option_text("PLAN")
+        ->required()
+        ->group("Output");
+    add_report(command, tune_.report);
+    add_output(command);
+  }
+
+  static void add_report(CLI::App* command, std::filesystem::path& report) {
+    command->add_option("--report", report, "Also write a self-contained page; an existing one is replaced")
+        ->option_text("FILE.html")
+        ->group("Output");
+  }
+
+  Result<Command> check_tune() const {
+    const int sources = (tune_.model.empty() ? 0 : 1) + (tune_.known_model.empty() ? 0 : 1) + (tune_.shapes.empty() ? 0 : 1);
+    if (sources != 1 && tune_.from.empty()) return usage_error("one of MODEL, --known-model and --shapes is required");
+    if (sources > 1) return usage_error("MODEL, --known-model and --shapes exclude each other");
+    return tune_;
+  }
+
+  void add_plan() {
+    CLI::App* command = add_command("plan", kPlanDescription, kPlanFooter);
+    command
+        ->add_option_function<std::string>(
+            "ACTION",
+            [this](const std::string& text) {
+              constexpr std::pair<std::string_view, PlanAction> kActions[] = {{"show", PlanAction::kShow},
+                                                                              {"explain", PlanAction::kExplain},
+                                                                              {"diff", PlanAction::kDiff},
+                                                                              {"table", PlanAction::kTable}};
+              for (const auto& [name, action] : kActions) {
+                if (text != name) continue;
+                plan_.action = action;
+                return;
+              }
+              throw CLI::ValidationError(fmt::format("ACTION {} is none of show, explain, diff, table", text));
+            },
+            "show, explain, diff or table")
+        ->required();
+    add_path(command, "PLAN", plan_.file, "A plan file");
+    command->add_option("OTHER", plan_.other, "The plan that 'diff' compares it with");
+    command
+        ->add_option_function<std::string>(
+            "--shape",
+            [this](const std::string& text) {
+              if (parse_shape(text, plan_.shape.emplace()) && text.find(':') == text.npos) return;
+              throw CLI::ValidationError(fmt::format("--shape {} is not ROWSxCOLS", text));
+            },
+            "Of 'explain': the weight")
+        ->option_text("ROWSxCOLS")
+        ->group("What");
+    command->add_option("--tokens", plan_.tokens, "Of 'explain': the number of tokens; otherwise all cells")
+        ->option_text("N")
+        ->check(CLI::Range(1U, kMaxMatmulTokens))
+        ->group("What");
+    add_report(command, plan_.report);
+    add_output(command);
+  }
+
+  Result<Command> check_plan() const {
+    if (plan_.action == PlanAction::kDiff && plan_.other.empty()) return usage_error("diff: OTHER is required");
+    if (plan_.action != PlanAction::kDiff && !plan_.other.empty()) return usage_error("OTHER is for diff");
+    if (plan_.action == PlanAction::kExplain && !plan_.shape) return usage_error("explain: --shape is required");
+    if (plan_.action != PlanAction::kExplain && (plan_.shape || plan_.tokens != 0)) {
+      return usage_error("--shape and --tokens are for explain");
+    }
+    if (plan_.action != PlanAction::kShow && !plan_.report.empty()) return usage_error("--report is for show");
+    return plan_;
+  }
+
   void add_bench() {
     CLI::App* command = add_command("bench", kBenchDescription, kBenchFooter);
     command->prefix_command();  // all that follows is the benchmark's
@@ -321,6 +508,8 @@ class CommandLine {
   TranscodeArguments transcode_;
   InspectArguments inspect_;
   SynthArguments synth_;
+  TuneArguments tune_;
+  PlanArguments plan_;
 };
 
 }  // namespace

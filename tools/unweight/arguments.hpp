@@ -5,10 +5,12 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <output.hpp>
 #include <string>
 #include <unweight/checkpoint.hpp>
 #include <unweight/result.hpp>
+#include <unweight/tune.hpp>
 #include <variant>
 #include <vector>
 
@@ -63,6 +65,34 @@ struct SynthArguments : CommonArguments {
   bool list = false;
 };
 
+struct TuneArguments {
+  OutputMode mode = OutputMode::kNormal;
+  // What: one of these.
+  std::filesystem::path model;
+  std::string known_model;
+  std::vector<ShapeCount> shapes;
+  Merging merging = Merging::kMerged;
+  std::vector<std::uint32_t> tokens;  ///< to be measured, besides the batch sizes
+  double seconds = 60;
+  bool exhaustive = false;
+  std::filesystem::path from;  ///< a plan to start from, without measuring
+  MemoryOptions memory;
+  std::filesystem::path out;
+  std::filesystem::path report;
+  std::string command;  ///< as it was typed
+};
+
+enum class PlanAction : std::uint8_t { kShow, kExplain, kDiff, kTable };
+
+struct PlanArguments {
+  OutputMode mode = OutputMode::kNormal;
+  PlanAction action = PlanAction::kShow;
+  std::filesystem::path file, other;
+  std::optional<ShapeCount> shape;
+  std::uint32_t tokens = 0;  ///< 0: all
+  std::filesystem::path report;
+};
+
 struct BenchArguments {
   std::vector<std::string> arguments;  ///< for the benchmark, as they are
 };
@@ -73,7 +103,8 @@ struct PrintText {
 };
 
 using Command = std::variant<PrintText, CompressArguments, FinishArguments, DecompressArguments, VerifyArguments,
-                             TranscodeArguments, InspectArguments, SynthArguments, BenchArguments>;
+                             TranscodeArguments, InspectArguments, SynthArguments, TuneArguments, PlanArguments,
+                             BenchArguments>;
 
 /// Parses the command line. Errors: kInvalidArgument.
 [[nodiscard]] Result<Command> parse_arguments(int argc, const char* const* argv);

@@ -16,6 +16,8 @@ namespace unweight::cli {
 [[nodiscard]] int run(const TranscodeArguments& arguments);
 [[nodiscard]] int run(const InspectArguments& arguments);
 [[nodiscard]] int run(const SynthArguments& arguments);
+[[nodiscard]] int run(const TuneArguments& arguments);
+[[nodiscard]] int run(const PlanArguments& arguments);
 [[nodiscard]] int run(const BenchArguments& arguments);
 
 /// Prints the error of a command that a signal can stop. `advice` says what to do after that.

@@ -132,6 +132,39 @@ inline constexpr char kSynthFooter[] =
   $ unweight synth --list
   $ unweight synth --model tiny-llama-test tiny)";
 
+inline constexpr char kTuneDescription[] =
+    "Measure which way of multiplying is best for every matrix and batch size, and write a plan.\n"
+    "\n"
+    "For each shape and number of tokens: the fused kernels with all their configurations, a decode\n"
+    "to memory before cuBLASLt's algorithms, and cuBLASLt on raw weights. Every candidate is checked\n"
+    "bit for bit before it is timed. The plan also says which matrices are to be kept raw, by the\n"
+    "objective and the memory: 'latency' wherever that is faster, 'memory' none, 'balanced' where\n"
+    "compressed they would be slower than 0.97 times cuBLAS.";
+
+inline constexpr char kTuneFooter[] =
+    R"(Examples:
+  $ unweight tune --from plan.json --objective memory -o small.json
+  $ unweight tune --from plan.json --batch-sizes 1,64 --memory-budget 20GB -o mine.json --report mine.html
+  On a machine with a GPU:
+    unweight tune Llama-3.1-8B --batch-sizes 1,8,32 -o plan.json --report plan.html
+    unweight tune --shapes 6144x4096:32,4096x4096:32,28672x4096:32,4096x14336:32 -o plan.json)";
+
+inline constexpr char kPlanDescription[] =
+    "Look into plans.\n"
+    "\n"
+    "show     what was measured and decided, what it costs, and what fits on the GPU\n"
+    "explain  the choice for a weight, and what it was chosen from\n"
+    "diff     choices in which two plans differ\n"
+    "table    C++ for the library's built-in tables";
+
+inline constexpr char kPlanFooter[] =
+    R"(Examples:
+  $ unweight plan show plan.json
+  $ unweight plan show plan.json --report plan.html
+  $ unweight plan explain plan.json --shape 4096x4096 --tokens 16
+  $ unweight plan diff plan.json other.json
+  $ unweight plan table plan.json)";
+
 inline constexpr char kBenchDescription[] =
     "Measure the multiplication with compressed weights on this machine's GPU.\n"
     "\n"

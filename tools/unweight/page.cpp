@@ -3,15 +3,12 @@
 #include <inspect_report.hpp>
 #include <iterator>
 #include <page_charts.hpp>
+#include <page_frame.hpp>
 #include <page_style.hpp>
 #include <text.hpp>
-#include <unweight/version.h>
 
 namespace unweight::cli {
 namespace {
-
-/// Text from files or paths, safe in markup.
-std::string safe(std::string_view text) { return escape_markup(printable(text)); }
 
 std::string page_name(const std::filesystem::path& path) {
   const std::filesystem::path clean = path.has_filename() ? path : path.parent_path();
@@ -34,9 +31,7 @@ class Page {
     add_kinds();
     add_exponents();
     add_tensors();
-    add("<footer>Made by unweight " UNWEIGHT_VERSION_STRING ".</footer>\n</main>\n");
-    add("<script>//<![CDATA[{}//]]></script>\n</body>\n</html>\n", kPageScript);
-    return std::move(text_);
+    return std::move(text_) + page_end(kPageScript);
   }
 
  private:
@@ -46,20 +41,16 @@ class Page {
   }
 
   void add_head() {
-    const std::string name = safe(page_name(arguments_.path));
-    add("<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\">\n<head>\n<meta "
-        "charset=\"utf-8\"/>\n");
-    add("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n");
-    add("<title>{} - unweight</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n", name, kPageStyle);
-    add("<header><h1>{}</h1>\n<p>{}: {}</p></header>\n", name,
-        report_.is_bundle ? "Compressed bundle"
-        : sizes_known_    ? "Checkpoint, not compressed yet: sizes are what compression would give"
-                          : "Checkpoint, not compressed: sizes are its own",
-        safe(arguments_.path.native()));
+    text_ += page_begin(safe_markup(page_name(arguments_.path)),
+                        fmt::format("{}: {}",
+                                    report_.is_bundle ? "Compressed bundle"
+                                    : sizes_known_    ? "Checkpoint, not compressed yet: sizes are what compression would give"
+                                                      : "Checkpoint, not compressed: sizes are its own",
+                                    safe_markup(arguments_.path.native())));
   }
 
   void add_tile(std::string_view title, std::string_view value, std::string_view note, bool lead = false) {
-    add("<div{}><dt>{}</dt><dd>{}<small>{}</small></dd></div>\n", lead ? " class=\"lead\"" : "", title, value, note);
+    text_ += page_tile(title, value, note, lead);
   }
 
   void add_tiles() {
@@ -122,7 +113,7 @@ class Page {
       const auto entropy = entropy_of(kind.totals.exponents);
       if (!entropy) continue;
       add("<figure><figcaption>{}<small>entropy {:.3f} bits, 8 cover {:.2f}%</small></figcaption>\n{}</figure>\n",
-          safe(kind.kind), *entropy, 100 * top8_share(kind.totals.exponents),
+          safe_markup(kind.kind), *entropy, 100 * top8_share(kind.totals.exponents),
           histogram_chart(kind.totals.exponents, HistogramSize::kSmall));
     }
     add("</div>\n</section>\n");
@@ -152,7 +143,7 @@ class Page {
     const bool alias = tensor.stored == StoredAs::kAlias;
     const bool histogram = tensor.dtype == Dtype::kBF16 && arguments_.histograms;
     const std::uint64_t elements = element_count(tensor);
-    add("<tr><td>{}</td>", safe(tensor.name));
+    add("<tr><td>{}</td>", safe_markup(tensor.name));
     add("<td data-v=\"{}\">{}</td><td>{}</td>", elements, format_shape(tensor.shape), dtype_name(tensor.dtype));
     add_number(true, static_cast<double>(tensor.source_bytes), format_bytes(tensor.source_bytes));
     add_number(!alias, tensor.bits_per_weight, fmt::format("{:.3f}", tensor.bits_per_weight));
@@ -161,8 +152,8 @@ class Page {
     add_number(blob, elements == 0 ? 0 : static_cast<double>(tensor.exception_count) / static_cast<double>(elements),
                format_percent(tensor.exception_count, elements, 2));
     add("<td>{}</td><td>{}</td></tr>\n",
-        alias ? fmt::format("alias of {}", safe(tensor.alias_of)) : std::string(stored_name(tensor.stored)),
-        safe(tensor.file));
+        alias ? fmt::format("alias of {}", safe_markup(tensor.alias_of)) : std::string(stored_name(tensor.stored)),
+        safe_markup(tensor.file));
   }
 
   const InspectArguments& arguments_;

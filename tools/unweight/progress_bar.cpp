@@ -55,6 +55,33 @@ std::string draw_bar(double fraction, bool unicode) {
   return bar;
 }
 
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// The time that `left` will take when `done` took `seconds`.
+std::string eta_text(double left, double done, double seconds) {
+  if (!(done > 0 && seconds > 0)) return "ETA -";
+  const auto whole = static_cast<std::uint64_t>(std::min(left * seconds / done, 359'999.0) + 0.5);
+  return whole < 3600 ? fmt::format("ETA {}:{:02}", whole / 60, whole % 60)
+                      : fmt::format("ETA {}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
+}
+
+/// The line, with as much of it as fits.
+std::string assemble(const std::string& verb, double fraction, const std::string& notes, const std::string& current,
+                     std::size_t columns, bool unicode) {
+  std::string text = fmt::format("{} {} {:3.0f}%  {}", verb, draw_bar(fraction, unicode), std::min(100.0, 100 * fraction),
+                                 notes);
+  const std::size_t width = display_width(text);
+  constexpr std::size_t kShortestName = 8;
+  if (columns > width + 2 + kShortestName && !current.empty()) {
+    text += "  " + shorten_front(printable(current), columns - width - 3, unicode ? kEllipsis : "...");
+  } else if (columns > 0 && width >= columns) {
+    text = fmt::format("{} {:3.0f}%", verb, std::min(100.0, 100 * fraction));
+  }
+  return text;
+}
+
 }  // namespace
 
 ProgressBar::ProgressBar(std::string verb, OutputMode mode)
@@ -70,9 +97,15 @@ ProgressBar::~ProgressBar() {
 
 ProgressCallback ProgressBar::callback() {
   return [this](const Progress& progress) {
-    if (shown_) draw(progress);
+    if (shown_) draw(line(verb_, progress, seconds_since(start_), terminal_columns(), unicode_));
     return received_signal() == 0;
   };
+}
+
+void ProgressBar::show(double fraction, const std::string& current) {
+  if (!shown_) return;
+  const std::string eta = eta_text(1 - fraction, fraction, seconds_since(start_));
+  draw(assemble(verb_, fraction, eta, current, terminal_columns(), unicode_));
 }
 
 std::string ProgressBar::line(const std::string& verb, const Progress& progress, double seconds, std::size_t columns,
@@ -82,29 +115,15 @@ std::string ProgressBar::line(const std::string& verb, const Progress& progress,
       progress.bytes_total == 0 ? 1 : static_cast<double>(done) / static_cast<double>(progress.bytes_total);
   // What an earlier run had finished took no time now.
   const std::uint64_t done_now = done - std::min(done, progress.bytes_resumed);
-  std::string eta = "ETA -";
-  if (done_now > 0 && seconds > 0) {
-    const double left = static_cast<double>(progress.bytes_total - done) * seconds / static_cast<double>(done_now);
-    const auto whole = static_cast<std::uint64_t>(std::min(left, 359'999.0) + 0.5);
-    eta = whole < 3600 ? fmt::format("ETA {}:{:02}", whole / 60, whole % 60)
-                       : fmt::format("ETA {}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
-  }
-  std::string text = fmt::format("{} {} {:3.0f}%  {}  {}", verb, draw_bar(fraction, unicode),
-                                 std::min(100.0, 100 * fraction), format_rate(done_now, seconds), eta);
-  const std::size_t width = display_width(text);
-  constexpr std::size_t kShortestName = 8;
-  if (columns > width + 2 + kShortestName && !progress.current.empty()) {
-    text += "  " + shorten_front(printable(progress.current), columns - width - 3, unicode ? kEllipsis : "...");
-  } else if (columns > 0 && width >= columns) {
-    text = fmt::format("{} {:3.0f}%", verb, std::min(100.0, 100 * fraction));
-  }
-  return text;
+  const std::string eta =
+      eta_text(static_cast<double>(progress.bytes_total - done), static_cast<double>(done_now), seconds);
+  const std::string notes = format_rate(done_now, seconds) + "  " + eta;
+  return assemble(verb, fraction, notes, progress.current, columns, unicode);
 }
 
-void ProgressBar::draw(const Progress& progress) {
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  const std::string text = "\r\x1b[K" + line(verb_, progress, seconds, terminal_columns(), unicode_);
-  std::fwrite(text.data(), 1, text.size(), stderr);
+void ProgressBar::draw(const std::string& text) {
+  const std::string drawn = "\r\x1b[K" + text;
+  std::fwrite(drawn.data(), 1, drawn.size(), stderr);
   std::fflush(stderr);
   drawn_ = true;
 }

@@ -22,12 +22,15 @@ class ProgressBar {
   /// For the library's calls: draws, and asks to stop when a signal came. Refers to this object.
   [[nodiscard]] ProgressCallback callback();
 
+  /// For work that is counted in steps: draws.
+  void show(double fraction, const std::string& current);
+
   /// The line at `seconds` after the start in `columns` columns; `unicode` allows block characters.
   [[nodiscard]] static std::string line(const std::string& verb, const Progress& progress, double seconds,
                                         std::size_t columns, bool unicode);
 
  private:
-  void draw(const Progress& progress);
+  void draw(const std::string& text);
 
   std::string verb_;
   bool shown_ = false;

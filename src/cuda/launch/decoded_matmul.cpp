@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #if __has_include(<cublasLt.h>)
-#include <algorithm>
-#include <array>
 #include <bit>
 #include <cuda/launch/cublaslt.hpp>
 #include <cuda/launch/placed_blob.hpp>
@@ -11,7 +9,8 @@
 
 namespace unweight {
 
-using launch::CublasLt;
+using launch::DenseCall;
+using launch::DenseMultiplier;
 
 namespace {
 
@@ -31,80 +30,13 @@ std::uint32_t alignment_of(const void* address) {
 
 }  // namespace
 
-/// What cuBLASLt is told. Its matrices are column-major, so the product is Y^T = (W^T)^T * X^T.
 struct DecodedMatmul::Problem {
-  const CublasLt* lt = nullptr;
+  std::shared_ptr<const DenseMultiplier> multiplier;
   MatrixShape shape;
   MatmulArguments like;
-  std::int32_t multiprocessors = 0;  ///< 0: all
-  cublasLtHandle_t handle = nullptr;
-  cublasLtMatmulDesc_t operation = nullptr;
-  cublasLtMatrixLayout_t w = nullptr, x = nullptr, y = nullptr;
-  cublasLtMatmulAlgo_t algorithm{};
+  DenseCall call;
+  cublasLtMatmulAlgo_t algorithm;
   std::uint32_t algorithms = 0;
-
-  Problem() = default;
-  Problem(const Problem&) = delete;
-  Problem& operator=(const Problem&) = delete;
-  ~Problem() {
-    if (y != nullptr) lt->layout_destroy(y);
-    if (x != nullptr) lt->layout_destroy(x);
-    if (w != nullptr) lt->layout_destroy(w);
-    if (operation != nullptr) lt->desc_destroy(operation);
-    if (handle != nullptr) lt->destroy(handle);
-  }
-
-  /// Everything but the algorithm.
-  Result<void> describe() {
-    cublasStatus_t status = lt->create(&handle);
-    const auto also = [&](auto&& call) {
-      if (status == CUBLAS_STATUS_SUCCESS) status = call();
-    };
-    const auto set = [&](cublasLtMatmulDescAttributes_t which, const auto& value) {
-      also([&] { return lt->desc_set(operation, which, &value, sizeof value); });
-    };
-    const auto layout = [&](cublasLtMatrixLayout_t& out, std::uint64_t rows, std::uint64_t cols, std::uint64_t stride) {
-      also([&] { return lt->layout_create(&out, CUDA_R_16BF, rows, cols, static_cast<std::int64_t>(stride)); });
-    };
-    also([&] { return lt->desc_create(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F); });
-    set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
-    if (multiprocessors != 0) set(CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, multiprocessors);
-    if (like.bias != nullptr) {
-      set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-      set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_16BF);
-    }
-    layout(w, shape.cols, shape.rows, shape.cols);
-    layout(x, shape.cols, like.tokens, like.x_stride);
-    layout(y, shape.rows, like.tokens, like.y_stride);
-    return lt->check(status, "describe a multiplication");
-  }
-
-  Result<void> choose(std::uint32_t number) {
-    cublasLtMatmulPreference_t preference = nullptr;
-    cublasStatus_t status = lt->preference_create(&preference);
-    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t which, const auto& value) {
-      if (status == CUBLAS_STATUS_SUCCESS) status = lt->preference_set(preference, which, &value, sizeof value);
-    };
-    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(like.x));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(like.y));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(like.y));
-    std::array<cublasLtMatmulHeuristicResult_t, kMostAlgorithms> found{};
-    int count = 0;
-    if (status == CUBLAS_STATUS_SUCCESS) {
-      status = lt->heuristic(handle, operation, w, x, y, y, preference, kMostAlgorithms, found.data(), &count);
-    }
-    if (preference != nullptr) lt->preference_destroy(preference);
-    if (auto ok = lt->check(status, "ask for algorithms"); !ok) return ok;
-    const auto end = std::remove_if(found.begin(), found.begin() + count,
-                                    [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
-    algorithms = static_cast<std::uint32_t>(end - found.begin());
-    if (number >= algorithms) {
-      return refuse("algorithm=" + text(number) + " must be below " + text(algorithms) + ", the number of proposals");
-    }
-    algorithm = found[number].algo;
-    return {};
-  }
 
   [[nodiscard]] Result<void> check(const MatmulArguments& a) const {
     if (a.tokens != like.tokens || a.x_stride != like.x_stride || a.y_stride != like.y_stride) {
@@ -139,16 +71,19 @@ Result<DecodedMatmul> DecodedMatmul::create(const DeviceBlob& weight, const Matm
     return refuse("multiprocessors=" + text(multiprocessors) + " must be at most the device's, " +
                   text(weight.multiprocessors()));
   }
-  auto library = CublasLt::get();
-  if (!library) return tl::unexpected(library.error());
-  const auto problem = std::make_shared<Problem>();
-  problem->lt = *library;
-  problem->shape = shape;
-  problem->like = like;
-  problem->multiprocessors = static_cast<std::int32_t>(multiprocessors);
-  if (auto ok = problem->describe(); !ok) return tl::unexpected(ok.error());
-  if (auto ok = problem->choose(algorithm); !ok) return tl::unexpected(ok.error());
-  return DecodedMatmul(problem);
+  auto multiplier = DenseMultiplier::get();
+  if (!multiplier) return tl::unexpected(multiplier.error());
+  auto call = launch::describe_call((*multiplier)->lt(), {shape.rows, shape.cols, like.tokens, like.x_stride,
+                                                          like.y_stride, like.bias != nullptr, multiprocessors});
+  if (!call) return tl::unexpected(call.error());
+  const auto found = (*multiplier)->proposals(*call, kMostAlgorithms, kWorkspaceBytes, alignment_of(like.x),
+                                              alignment_of(like.y));
+  if (!found) return tl::unexpected(found.error());
+  if (algorithm >= found->size()) {
+    return refuse("algorithm=" + text(algorithm) + " must be below " + text(found->size()) + ", the number of proposals");
+  }
+  const Problem problem{*multiplier, shape, like, *call, (*found)[algorithm], static_cast<std::uint32_t>(found->size())};
+  return DecodedMatmul(std::make_shared<const Problem>(problem));
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::kOutOfMemory, "out of memory");
 }
@@ -165,17 +100,10 @@ Result<void> DecodedMatmul::multiply(const std::uint16_t* values, const MatmulAr
   if (workspace == nullptr || !launch::is_aligned(workspace, kMostAlignment)) {
     return refuse("the workspace is null or not aligned to 256 bytes");
   }
-  cublasLtMatmulDescOpaque_t operation = *p.operation;  // several threads may call, each with a bias of its own
-  cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
-  if (arguments.bias != nullptr) {
-    status = p.lt->desc_set(&operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &arguments.bias, sizeof arguments.bias);
-  }
-  constexpr float kOne = 1, kZero = 0;
-  if (status == CUBLAS_STATUS_SUCCESS) {
-    status = p.lt->matmul(p.handle, &operation, &kOne, values, p.w, arguments.x, p.x, &kZero, arguments.y, p.y,
-                          arguments.y, p.y, &p.algorithm, workspace, kWorkspaceBytes, stream);
-  }
-  return p.lt->check(status, "multiply");
+  DenseCall call = p.call;  // several threads may call, each with a bias of its own
+  const cublasStatus_t status = p.multiplier->multiply(
+      call, p.algorithm, {values, arguments.x, arguments.y, arguments.bias, workspace, kWorkspaceBytes}, stream);
+  return p.multiplier->lt().check(status, "multiply");
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::kOutOfMemory, "out of memory");
 }

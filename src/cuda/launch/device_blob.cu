@@ -4,6 +4,7 @@
 #include <cuda/launch/decode.hpp>
 #include <cuda/launch/small_batch.hpp>
 #include <format/blob_view.hpp>
+#include <format/layout.hpp>
 #include <new>
 #include <string>
 #include <unweight/cuda.hpp>
@@ -49,6 +50,7 @@ Result<DeviceBlob> DeviceBlob::create(std::span<const std::byte> blob, const voi
   result.palette_count_ = header.palette_count;
   result.layout_ = static_cast<BlobLayout>(header.layout);
   result.exception_base_ = header.exception_base;
+  result.exception_units_ = header.exception_units;
   if (view->values() == 0) return result;
   if (result.layout_ == BlobLayout::kTiled) {
     if (auto ok = launch::can_decode(result.shape_); !ok) return tl::unexpected(ok.error());
@@ -60,6 +62,27 @@ Result<DeviceBlob> DeviceBlob::create(std::span<const std::byte> blob, const voi
   if (!multiprocessors) return tl::unexpected(multiprocessors.error());
   result.multiprocessors_ = *multiprocessors;
   return result;
+} catch (const std::bad_alloc&) {
+  return fail(ErrorCode::kOutOfMemory, "out of memory");
+}
+
+Result<DeviceBlob> decode_to_raw(const DeviceBlob& blob, void* device_bytes, cudaStream_t stream) try {
+  const MatrixShape& shape = blob.shape();
+  DeviceBlob raw = blob;
+  raw.layout_ = BlobLayout::kRaw;
+  raw.data_ = static_cast<const std::byte*>(device_bytes);
+  raw.size_bytes_ = format::raw_blob_bytes(shape.batch * shape.rows * shape.cols);
+  raw.exception_units_ = 0;
+  raw.palette_count_ = 0;
+  raw.exception_base_ = 0;
+  if (shape.batch == 0 || shape.rows == 0 || shape.cols == 0) return raw;
+  if (auto ok = check_address(device_bytes); !ok) return tl::unexpected(ok.error());
+  if (const cudaError_t error = cudaMemsetAsync(device_bytes, 0, format::kHeaderBytes, stream); error != cudaSuccess) {
+    return launch::cuda_failure(error, "decode: clear a header");
+  }
+  auto* const values = reinterpret_cast<std::uint16_t*>(static_cast<std::byte*>(device_bytes) + format::kHeaderBytes);
+  if (auto ok = decode(blob, values, shape.cols, stream); !ok) return tl::unexpected(ok.error());
+  return raw;
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::kOutOfMemory, "out of memory");
 }

@@ -151,8 +151,10 @@ Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& argume
 
 }  // namespace launch
 
-Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const MatmulConfig& config) try {
+Result<void> can_implement(const MatmulProblem& problem, const MatmulConfig& config) try {
   using launch::refuse, launch::text;
+  const auto& [shape, layout, all_multiprocessors, tokens] = problem;
+  const std::uint32_t multiprocessors = std::max(2U, all_multiprocessors);  // an empty tensor has no device
   if (auto ok = launch::check_tokens(tokens); !ok) return ok;
   if (std::find(launch::kStripChoices, std::end(launch::kStripChoices), config.strips) ==
       std::end(launch::kStripChoices)) {
@@ -162,9 +164,8 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
     return refuse("stages=" + text(config.stages) + " must be 2 to 8");
   }
   if (config.share_x && tokens <= 64) return refuse("share_x is for more than 64 tokens");
-  const MatrixShape& shape = weight.shape();
   if (auto ok = launch::can_decode(shape); !ok) return ok;
-  const auto* kernel = launch::find_instance(config, weight.layout() == BlobLayout::kRaw, tokens);
+  const auto* kernel = launch::find_instance(config, layout == BlobLayout::kRaw, tokens);
   if (kernel == nullptr && config.warpgroup && tokens > 64) {
     return refuse("tokens=" + text(tokens) + " needs strips=8");
   }
@@ -172,7 +173,7 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
     return refuse("warpgroup needs strips=4, 8 or 16, not " + text(config.strips));
   if (kernel == nullptr && config.strips >= 8) return refuse("strips=" + text(config.strips) + " needs warpgroup");
   if (kernel == nullptr) return refuse("tokens=" + text(tokens) + " must be at most 32 without warpgroup");
-  const std::uint32_t parts = launch::parts_of(shape, config, weight.multiprocessors(), tokens);
+  const std::uint32_t parts = launch::parts_of(shape, config, multiprocessors, tokens);
   if (const std::uint32_t bytes = kernel->shared_bytes(config.stages, parts); bytes > launch::kSharedBytes) {
     return refuse("strips=" + text(config.strips) + " and stages=" + text(config.stages) + " need " + text(bytes) +
                   " bytes of shared memory for " + text(tokens) + " tokens, which is more than " +
@@ -181,6 +182,10 @@ Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const
   return {};
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::kOutOfMemory, "out of memory");
+}
+
+Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const MatmulConfig& config) {
+  return can_implement({weight.shape(), weight.layout(), weight.multiprocessors(), tokens}, config);
 }
 
 std::size_t matmul_workspace_bytes(const DeviceBlob& weight) noexcept {

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The search for the best candidates of every cell.
+#pragma once
+
+#include <tune/bench.hpp>
+#include <unweight/tune.hpp>
+
+namespace unweight::tune {
+
+/// A candidate that falls behind the best of its kind by this factor is dropped.
+inline constexpr double kDropBeyond = 1.25;
+/// Families whose middle configuration is that near the best have all of theirs tried.
+inline constexpr double kExpandWithin = 1.15;
+/// Below this, a difference counts as noise whatever the samples say.
+inline constexpr double kLeastNoise = 0.005;
+
+/// Measures all cells; the plan has no matrices and no request yet. Errors: kInvalidArgument (options), kCancelled,
+/// kNotIdentical where a kernel's output differs from its oracle, and what the bench reports.
+[[nodiscard]] Result<TuneReport> tune(Bench& bench, const TuneOptions& options);
+
+}  // namespace unweight::tune
