@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <unweight/unweight.h>
+#include <unweight/unweight_plan.h>
 
 #pragma GCC visibility push(default) /* the library hides all other symbols */
 #ifdef __cplusplus
@@ -62,6 +63,18 @@ void unweight_device_blob_destroy(unweight_device_blob* device_blob);
  */
 unweight_status unweight_device_decode(const unweight_device_blob* device_blob, uint16_t* values, uint64_t row_stride,
                                        void* stream);
+
+/**
+ * Makes a raw blob of a tiled one, for a weight that a plan keeps raw. Its values are decoded on the stream; its header is
+ * zeros there, since no kernel reads it. The tiled blob is not needed when that is done.
+ *
+ * @param device_blob   the tiled blob
+ * @param device_bytes  device memory of unweight_encode_bound() bytes, aligned to UNWEIGHT_DEVICE_BLOB_ALIGNMENT
+ * @param stream        see above
+ * @param raw_blob      set to the new object, otherwise to NULL
+ */
+unweight_status unweight_device_decode_to_raw(const unweight_device_blob* device_blob, void* device_bytes, void* stream,
+                                              unweight_device_blob** raw_blob);
 
 /**
  * Asks for bytes of the blob in the device's L2 cache. Ranges are clipped to the blob.
@@ -148,6 +161,89 @@ unweight_status unweight_matmul_workspace_bytes(const unweight_device_blob* devi
  */
 unweight_status unweight_matmul(const unweight_device_blob* device_blob, const unweight_matmul_arguments* arguments,
                                 const unweight_matmul_config* config, void* stream);
+
+/* ---- any number of tokens, by whichever pipeline a plan has chosen ----------------------------------------------- */
+
+/** A weight, ready to be multiplied with: as Linear in <unweight/pipelines.hpp>. It owns no device memory. */
+typedef struct unweight_linear unweight_linear;
+
+/** What unweight_linear_create() goes by. All members may be 0. */
+typedef struct unweight_linear_options {
+  uint64_t struct_size;
+  const unweight_plan* plan;               /**< asked first; not needed after the call; or NULL */
+  const unweight_matmul_config* overrides; /**< fused configurations that go before the plan, one after the other; each
+                                                with its struct_size, all of one size */
+  const uint32_t* override_tokens;         /**< the numbers of tokens whose buckets they are for */
+  size_t override_count;                   /**< how many */
+  uint32_t dependent_launch;               /**< 0 or 1: the fused kernel runs with programmatic dependent launch */
+  uint32_t no_scratch;                     /**< 0 or 1: calls will bring no scratch, nothing is decoded to memory */
+  uint32_t no_cublas;                      /**< 0 or 1: cuBLASLt is not used */
+  uint32_t no_builtin_tables;              /**< 0 or 1: the library's own tables are not asked */
+  uint64_t reserved;                       /**< 0 */
+} unweight_linear_options;
+
+/**
+ * Looks up a choice for every number of tokens. Not to be called while a stream of this thread is being captured.
+ *
+ * @param device_blob  the weight
+ * @param options      or NULL
+ * @param linear       set to the new object, otherwise to NULL; to be destroyed with unweight_linear_destroy()
+ *
+ * Errors: UNWEIGHT_INVALID_ARGUMENT (an override, or an entry of the plan for this weight, is not legal).
+ */
+unweight_status unweight_linear_create(const unweight_device_blob* device_blob, const unweight_linear_options* options,
+                                       unweight_linear** linear);
+
+/**
+ * The same for another weight of the same shape, layout and class of exceptions, without looking anything up.
+ *
+ * Errors: UNWEIGHT_INVALID_ARGUMENT.
+ */
+unweight_status unweight_linear_for_weight(const unweight_linear* linear, const unweight_device_blob* device_blob,
+                                           unweight_linear** other);
+
+/** Frees the object. Work that has been enqueued is not touched. NULL does nothing. */
+void unweight_linear_destroy(unweight_linear* linear);
+
+/**
+ * Sizes of the device memory that unweight_linear_run() needs for up to `most_tokens` tokens, aligned to 256 bytes. One
+ * workspace and one scratch of the largest sizes may serve all weights of a device whose calls do not run at the same
+ * time. The workspace is zeroed once.
+ *
+ * @param linear           the weight
+ * @param most_tokens      1 to UNWEIGHT_MAX_MATMUL_TOKENS
+ * @param workspace_bytes  set to the workspace's size
+ * @param scratch_bytes    set to the scratch's size; 0 where nothing is decoded to memory
+ */
+unweight_status unweight_linear_memory(const unweight_linear* linear, uint32_t most_tokens, size_t* workspace_bytes,
+                                       size_t* scratch_bytes);
+
+/**
+ * What runs for a number of tokens, in words: "decoded, cuBLASLt algorithm 1c8d3a70 (plan, 4096 tokens)".
+ *
+ * @param linear          the weight
+ * @param tokens          1 to UNWEIGHT_MAX_MATMUL_TOKENS
+ * @param text            receives the text and a terminating zero, cut where there is no room
+ * @param capacity_bytes  size of `text`, at least 1
+ */
+unweight_status unweight_linear_describe(const unweight_linear* linear, uint32_t tokens, char* text,
+                                         size_t capacity_bytes);
+
+/** What could not be used of the plan and the tables, a line each, in the same way; empty if nothing. */
+unweight_status unweight_linear_notes(const unweight_linear* linear, char* text, size_t capacity_bytes);
+
+/**
+ * Multiplies: Y = X * W^T + bias. Allocates nothing and may be captured; each number of tokens should have run once before.
+ *
+ * @param linear     W
+ * @param arguments  the operands; their workspace as unweight_linear_memory() says
+ * @param scratch    as unweight_linear_memory() says; or NULL
+ * @param stream     see above
+ *
+ * Errors: as unweight_matmul(); UNWEIGHT_INVALID_ARGUMENT where a scratch is needed and missing.
+ */
+unweight_status unweight_linear_run(const unweight_linear* linear, const unweight_matmul_arguments* arguments,
+                                    uint16_t* scratch, void* stream);
 
 #ifdef __cplusplus
 }

@@ -5,15 +5,12 @@
 #include <capi/boundary.hpp>
 #include <cstddef>
 #include <cstring>
+#include <cuda/capi_objects.hpp>
 #include <fmt/format.h>
 #include <span>
 #include <type_traits>
 #include <unweight/cuda.hpp>
 #include <unweight/unweight_cuda.h>
-
-struct unweight_device_blob {
-  unweight::DeviceBlob blob;
-};
 
 namespace {
 
@@ -28,6 +25,9 @@ using unweight::capi::check_object;
 using unweight::capi::check_struct;
 using unweight::capi::guarded;
 using unweight::capi::read_struct;
+using unweight::capi::to_arguments;
+using unweight::capi::to_config;
+using unweight::capi::to_stream;
 
 // What programs have compiled in: members never move.
 static_assert(std::is_trivial_v<unweight_matmul_config> && std::is_standard_layout_v<unweight_matmul_config>);
@@ -55,21 +55,35 @@ static_assert(sizeof(unweight_matmul_arguments) >= kFirstArgumentsBytes);
 static_assert(UNWEIGHT_DEVICE_BLOB_ALIGNMENT == unweight::kDeviceBlobAlignment);
 static_assert(UNWEIGHT_MAX_MATMUL_TOKENS == unweight::kMaxMatmulTokens);
 
-cudaStream_t to_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
+/// Runs the body with the blob of an object that may be NULL.
+template <class Body>
+unweight_status with_blob(const unweight_device_blob* device_blob, const Body& body) {
+  return guarded([&]() -> Result<void> {
+    if (auto ok = check_object(device_blob, "device_blob"); !ok) return ok;
+    return body(device_blob->blob);
+  });
+}
+
+}  // namespace
+
+namespace unweight::capi {
 
 Result<bool> to_bool(std::uint32_t value, const char* name) {
   if (value <= 1) return value == 1;
-  return fail(ErrorCode::kInvalidArgument, fmt::format("config->{} = {} must be 0 or 1", name, value));
+  return fail(ErrorCode::kInvalidArgument, fmt::format("{} = {} must be 0 or 1", name, value));
 }
 
-Result<MatmulConfig> to_config(const unweight_matmul_config* config) {
-  const auto read = read_struct(config, kFirstConfigBytes, "config");
+Result<MatmulConfig> to_config(const unweight_matmul_config* config, const char* name) {
+  const auto read = read_struct(config, kFirstConfigBytes, name);
   if (!read) return tl::unexpected(read.error());
-  const auto split = to_bool(read->split, "split");
-  const auto dependent_launch = to_bool(read->dependent_launch, "dependent_launch");
-  const auto warpgroup = to_bool(read->warpgroup, "warpgroup");
-  for (const auto* flag : {&split, &dependent_launch, &warpgroup}) {
-    if (!*flag) return tl::unexpected(flag->error());
+  const auto flag = [&](std::uint32_t value, const char* member) {
+    return to_bool(value, fmt::format("{}->{}", name, member).c_str());
+  };
+  const auto split = flag(read->split, "split");
+  const auto dependent_launch = flag(read->dependent_launch, "dependent_launch");
+  const auto warpgroup = flag(read->warpgroup, "warpgroup");
+  for (const auto* checked : {&split, &dependent_launch, &warpgroup}) {
+    if (!*checked) return tl::unexpected(checked->error());
   }
   return MatmulConfig{.strips = read->strips,
                       .stages = read->stages,
@@ -91,16 +105,7 @@ Result<MatmulArguments> to_arguments(const unweight_matmul_arguments* arguments)
                          .workspace = read->workspace};
 }
 
-/// Runs the body with the blob of an object that may be NULL.
-template <class Body>
-unweight_status with_blob(const unweight_device_blob* device_blob, const Body& body) {
-  return guarded([&]() -> Result<void> {
-    if (auto ok = check_object(device_blob, "device_blob"); !ok) return ok;
-    return body(device_blob->blob);
-  });
-}
-
-}  // namespace
+}  // namespace unweight::capi
 
 unweight_status unweight_device_blob_create(const void* blob, size_t blob_bytes, const void* device_bytes,
                                             unweight_device_blob** device_blob) {
@@ -135,7 +140,7 @@ unweight_status unweight_device_prefetch_l2(const unweight_device_blob* device_b
 unweight_status unweight_matmul_can_implement(const unweight_device_blob* device_blob, uint32_t tokens,
                                               const unweight_matmul_config* config) {
   return with_blob(device_blob, [&](const DeviceBlob& blob) -> Result<void> {
-    const auto checked = to_config(config);
+    const auto checked = to_config(config, "config");
     if (!checked) return tl::unexpected(checked.error());
     return unweight::can_implement(blob, tokens, *checked);
   });
@@ -175,7 +180,7 @@ unweight_status unweight_matmul(const unweight_device_blob* device_blob, const u
   return with_blob(device_blob, [&](const DeviceBlob& blob) -> Result<void> {
     const auto operands = to_arguments(arguments);
     if (!operands) return tl::unexpected(operands.error());
-    const auto checked = to_config(config);
+    const auto checked = to_config(config, "config");
     if (!checked) return tl::unexpected(checked.error());
     return unweight::matmul(blob, *operands, *checked, to_stream(stream));
   });

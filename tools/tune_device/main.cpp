@@ -34,7 +34,6 @@ void say(const std::string& line) {
 
 int stop(const unweight::Error& error) {
   say(fmt::format("error {} {}", static_cast<std::uint32_t>(error.code), error.message));
-  fmt::print(stderr, "tune_device: {}\n", error.message);
   return error.code == ErrorCode::kNoDevice || error.code == ErrorCode::kCuda ? 3 : 2;
 }
 
