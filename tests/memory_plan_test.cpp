@@ -203,8 +203,8 @@ TEST(MemoryPlan, BudgetsDecideHowMany) {
 
 TEST(MemoryPlan, AScratchIsTakenWhereItPays) {
   Plan plan = two_kinds();
-  plan.weights[2].cells[1].isolated = plan.weights[2].cells[1].dependent = {measured(Pipeline::kDecoded, 31),
-                                                                           measured(Pipeline::kFused, 60)};
+  plan.weights[2].cells[1].isolated =
+      plan.weights[2].cells[1].dependent = {measured(Pipeline::kDecoded, 31), measured(Pipeline::kFused, 60)};
   auto report = plan_memory(plan, two_kinds_model(), options_of(Objective::kBalanced));
   ASSERT_TRUE(report);
   // Decoded, `b` is within 3% of cuBLAS: compressed after all, for a scratch of one matrix.

@@ -85,7 +85,8 @@ TEST(PlanFile, EveryOtherMemberIsRequired) {
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = text.find('\n', begin) + 1;
     const std::string line = text.substr(begin, end - begin);
-    const bool member = line.find("\": ") != line.npos && line.ends_with(",\n") && line.find_first_of("{[") == line.npos;
+    const bool member =
+        line.find("\": ") != line.npos && line.ends_with(",\n") && line.find_first_of("{[") == line.npos;
     if (member) {
       std::string without = text;
       without.erase(begin, end - begin);
@@ -131,14 +132,17 @@ TEST(PlanFile, RefusesWhatItDoesNotKnow) {
   expect_refused(changed("\"fused\"", "\"fusion\""), ErrorCode::kInvalidArgument,
                  "pipeline 'fusion' is none of fused, decoded, raw");
   expect_refused(changed("\"layout\": \"tiled\"", "\"layout\": \"tilde\""), ErrorCode::kInvalidArgument, "layout");
-  expect_refused(changed("\"objective\": \"latency\"", "\"objective\": \"speed\""), ErrorCode::kInvalidArgument, "speed");
+  expect_refused(changed("\"objective\": \"latency\"", "\"objective\": \"speed\""), ErrorCode::kInvalidArgument,
+                 "speed");
   expect_refused(changed("\"exceptions\": \"many\"", "\"exceptions\": \"few\""), ErrorCode::kInvalidArgument, "few");
 }
 
 TEST(PlanFile, RefusesMembersThatOccurTwice) {
   expect_refused(changed("\"date\"", "\"date\": \"x\", \"date\""), ErrorCode::kBadJson, "'date' occurs twice");
-  expect_refused(changed("\"split\": true", "\"split\": true, \"split\": false"), ErrorCode::kBadJson, "'split' occurs twice");
-  expect_refused(changed("\"tokens\": 4096", "\"tokens\": 8, \"tokens\": 4096"), ErrorCode::kBadJson, "'tokens' occurs twice");
+  expect_refused(changed("\"split\": true", "\"split\": true, \"split\": false"), ErrorCode::kBadJson,
+                 "'split' occurs twice");
+  expect_refused(changed("\"tokens\": 4096", "\"tokens\": 8, \"tokens\": 4096"), ErrorCode::kBadJson,
+                 "'tokens' occurs twice");
 }
 
 TEST(PlanFile, RefusesOtherTypes) {
@@ -148,7 +152,8 @@ TEST(PlanFile, RefusesOtherTypes) {
   expect_refused(changed("\"strips\": 16", "\"strips\": -1"), ErrorCode::kBadJson, "'strips' is not an integer");
   expect_refused(changed("\"split\": true", "\"split\": 1"), ErrorCode::kBadJson, "'split' is not true or false");
   expect_refused(changed("\"us\": 1.500", "\"us\": null"), ErrorCode::kBadJson, "'us' is not a number");
-  expect_refused(changed("\"weights\": [", "\"weights\": 1, \"x\": ["), ErrorCode::kBadJson, "'weights' is not an array");
+  expect_refused(changed("\"weights\": [", "\"weights\": 1, \"x\": ["), ErrorCode::kBadJson,
+                 "'weights' is not an array");
   expect_refused(changed("\"a\"", "7"), ErrorCode::kBadJson, "names[0] is not a string");
   expect_refused(changed("[1, 8, 4096]", "[1, \"8\", 4096]"), ErrorCode::kBadJson, "batch_sizes[1] is not a number");
 }
@@ -159,7 +164,8 @@ TEST(PlanFile, RefusesNumbersOutOfRange) {
   expect_refused(changed("\"us\": 1.500", "\"us\": 1e308"), ErrorCode::kInvalidArgument, "us=1e+308");
   expect_refused(changed("\"us\": 1.500", "\"us\": 1e999"), ErrorCode::kBadJson, "JSON");
   expect_refused(changed("\"us\": 1.500", "\"us\": -1.5"), ErrorCode::kInvalidArgument, "us=-1.5");
-  expect_refused(changed("\"tokens\": 4096", "\"tokens\": 4095"), ErrorCode::kInvalidArgument, "must be a power of two");
+  expect_refused(changed("\"tokens\": 4096", "\"tokens\": 4095"), ErrorCode::kInvalidArgument,
+                 "must be a power of two");
   expect_refused(changed("\"tokens\": 4096", "\"tokens\": 0"), ErrorCode::kInvalidArgument, "must be a power of two");
   expect_refused(changed("\"tokens\": 4096", "\"tokens\": 131072"), ErrorCode::kInvalidArgument, "tokens=131072");
   expect_refused(changed("\"tokens\": 4096", "\"tokens\": 1"), ErrorCode::kInvalidArgument, "increasing order");

@@ -199,7 +199,8 @@ TEST(Lookup, WithoutPlansTheRulesDecide) {
     const ResolvedChoice& found = table->at(tokens);
     EXPECT_EQ(found.source, ChoiceSource::kCostModel);
     EXPECT_EQ(found.cell_tokens, 0U);
-    EXPECT_EQ(found.choice.pipeline == Pipeline::kDecoded, bucket_tokens(token_bucket(tokens)) >= tune::kDecodedFromTokens);
+    EXPECT_EQ(found.choice.pipeline == Pipeline::kDecoded,
+              bucket_tokens(token_bucket(tokens)) >= tune::kDecodedFromTokens);
     if (found.choice.pipeline == Pipeline::kFused) {
       EXPECT_TRUE(simulated_can_implement(tokens, found.choice.config));
     }
@@ -366,7 +367,8 @@ TEST(Lookup, AnotherClassOfExceptionsIsBetterThanNone) {
   ASSERT_TRUE(resolved);
   EXPECT_EQ(resolved->at(8).choice, fused(1, 6));
   EXPECT_TRUE(has_note(*resolved, "many exceptions"));
-  const auto raw = tune::resolve({{}, &plan, {}}, simulated_rules({4096, 4096, BlobLayout::kRaw, ExceptionClass::kUsual}));
+  const auto raw =
+      tune::resolve({{}, &plan, {}}, simulated_rules({4096, 4096, BlobLayout::kRaw, ExceptionClass::kUsual}));
   EXPECT_EQ(raw->at(8).source, ChoiceSource::kCostModel);
   EXPECT_TRUE(has_note(*raw, "has no entry"));
 }

@@ -15,8 +15,8 @@
 namespace unweight::test {
 namespace {
 
-/// A step that takes the sum of what its weights' choices take, and more or less by what the alone-measured times do not
-/// know: here the place of a choice in the list of the plan it began with.
+/// A step that takes the sum of what its weights' choices take, and more or less by what the alone-measured times do
+/// not know: here the place of a choice in the list of the plan it began with.
 class Step {
  public:
   Step(const Plan& begin, std::uint32_t tokens, double noise, std::uint64_t seed = 1)
@@ -32,7 +32,8 @@ class Step {
     for (std::size_t w = 0; w < plan.weights.size(); ++w) {
       const PlanCell& cell = *nearest_cell(plan.weights[w], tokens_);
       const auto& before = nearest_cell(begin_.weights[w], tokens_)->dependent;
-      const auto place = std::ranges::find(before, cell.dependent.front().choice, &Measurement::choice) - before.begin();
+      const auto place =
+          std::ranges::find(before, cell.dependent.front().choice, &Measurement::choice) - before.begin();
       us += cost_by_place.at(static_cast<std::size_t>(place));
     }
     return us;

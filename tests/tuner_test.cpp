@@ -65,10 +65,11 @@ TEST(Tuner, ChoosesWithinTwoPercentOfAnExhaustiveSearch) {
       ASSERT_TRUE(bench.open(weight, 4096));
       for (const std::uint32_t tokens : tokens_up_to(4096)) {
         for (const BlobLayout layout : {BlobLayout::kTiled, BlobLayout::kRaw}) {
-          const PlanCell& cell =
-              cell_of(report->plan, layout == BlobLayout::kRaw ? raw_of(weight) : weight, tokens);
-          EXPECT_LE(cell.isolated.front().us, 1.02 * bench.best_us(layout, tokens, false)) << describe(weight) << tokens;
-          EXPECT_LE(cell.dependent.front().us, 1.02 * bench.best_us(layout, tokens, true)) << describe(weight) << tokens;
+          const PlanCell& cell = cell_of(report->plan, layout == BlobLayout::kRaw ? raw_of(weight) : weight, tokens);
+          EXPECT_LE(cell.isolated.front().us, 1.02 * bench.best_us(layout, tokens, false))
+              << describe(weight) << tokens;
+          EXPECT_LE(cell.dependent.front().us, 1.02 * bench.best_us(layout, tokens, true))
+              << describe(weight) << tokens;
           EXPECT_GT(cell.cublas_us, 0);
         }
       }
@@ -120,7 +121,8 @@ TEST(Tuner, AWrongKernelEndsEverything) {
 TEST(Tuner, SamePlanForTheSameTimes) {
   for (const double noise : {0.0, 0.02}) {
     SimulatedBench a({.seed = 5, .noise = noise}), b({.seed = 5, .noise = noise});
-    const auto first = tune::tune(a, options_for({kSmall, kLarge}, 512)), second = tune::tune(b, options_for({kSmall, kLarge}, 512));
+    const auto first = tune::tune(a, options_for({kSmall, kLarge}, 512)),
+               second = tune::tune(b, options_for({kSmall, kLarge}, 512));
     ASSERT_TRUE(first && second);
     EXPECT_EQ(first->plan, second->plan);
     EXPECT_EQ(plan_text(first->plan), plan_text(second->plan));
@@ -225,7 +227,8 @@ TEST(Tuner, KeepsToItsTime) {
     EXPECT_LT(bench.now_s() - begin, seconds + 3) << seconds;
     EXPECT_NEAR(report->seconds, bench.now_s() - begin, 1e-9);
     std::size_t cells = 0;
-    for (const PlanWeight& entry : report->plan.weights) cells += entry.weight.layout == BlobLayout::kTiled ? entry.cells.size() : 0;
+    for (const PlanWeight& entry : report->plan.weights)
+      cells += entry.weight.layout == BlobLayout::kTiled ? entry.cells.size() : 0;
     EXPECT_EQ(cells == 39, report->warnings.empty()) << cells;
   }
   SimulatedBench fast, slow({.candidate_s = 0.02});

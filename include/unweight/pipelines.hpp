@@ -32,12 +32,12 @@
 namespace unweight {
 
 struct LinearOptions {
-  const Plan* plan = nullptr;               ///< asked first; not kept
-  std::span<const TokenChoice> overrides{}; ///< go before the plan
-  bool dependent_launch = false;            ///< the fused kernel runs with it; and which of a plan's lists counts
-  bool scratch = true;                      ///< calls will bring a scratch; without, nothing is decoded to memory
-  bool cublas = true;                       ///< cuBLASLt may be used
-  bool builtin_tables = true;               ///< the library's own tables may be asked
+  const Plan* plan = nullptr;                ///< asked first; not kept
+  std::span<const TokenChoice> overrides{};  ///< go before the plan
+  bool dependent_launch = false;             ///< the fused kernel runs with it; and which of a plan's lists counts
+  bool scratch = true;                       ///< calls will bring a scratch; without, nothing is decoded to memory
+  bool cublas = true;                        ///< cuBLASLt may be used
+  bool builtin_tables = true;                ///< the library's own tables may be asked
 };
 
 /// Operands of Linear::run(): those of matmul(), and a scratch.
@@ -57,10 +57,10 @@ struct LinearArguments {
 /// memory. Calls from several threads are safe.
 class Linear {
  public:
-  /// Looks up a choice for each of the kTokenBuckets: overrides, the plan, the library's table, rules (plan.hpp). A plan
-  /// for another GPU or other kernels is not used, and notes() says so; one that suits, but has an illegal entry for this
-  /// weight, is an error. Not to be called while a stream of this thread is being captured.
-  /// Errors: kInvalidArgument (an override, or an entry of the plan, with the reason); kNoDevice; kCuda.
+  /// Looks up a choice for each of the kTokenBuckets: overrides, the plan, the library's table, rules (plan.hpp). A
+  /// plan for another GPU or other kernels is not used, and notes() says so; one that suits, but has an illegal entry
+  /// for this weight, is an error. Not to be called while a stream of this thread is being captured. Errors:
+  /// kInvalidArgument (an override, or an entry of the plan, with the reason); kNoDevice; kCuda.
   [[nodiscard]] static Result<Linear> create(const DeviceBlob& weight, const LinearOptions& options = {});
 
   /// The same for another weight of the same shape, layout and class of exceptions, without looking anything up.
@@ -74,8 +74,8 @@ class Linear {
   [[nodiscard]] const std::vector<std::string>& notes() const noexcept;
 
   /// Device memory for any number of tokens. One workspace and one scratch, of the largest sizes, may serve all weights
-  /// of a device, as long as no two calls run at the same time; consecutive calls in a stream do not, also with dependent
-  /// launch. The workspace is zeroed once, before its first use, and kept as it is between calls.
+  /// of a device, as long as no two calls run at the same time; consecutive calls in a stream do not, also with
+  /// dependent launch. The workspace is zeroed once, before its first use, and kept as it is between calls.
   [[nodiscard]] std::size_t workspace_bytes() const noexcept;
   /// For up to `most_tokens` tokens; 0 where nothing is decoded to memory.
   [[nodiscard]] std::size_t scratch_bytes(std::uint32_t most_tokens = kMaxMatmulTokens) const noexcept;
@@ -116,8 +116,8 @@ class Linear {
 ///     auto done = ahead->run(layers[i], arguments[i], next, next ? arguments[i + 1] : LinearArguments{}, stream);
 ///   }
 ///
-/// Results have the bits of Linear::run(). What else is enqueued on `stream` between the calls keeps its order. The side
-/// stream is joined to `stream` by the last call, so that the whole may be captured into one graph.
+/// Results have the bits of Linear::run(). What else is enqueued on `stream` between the calls keeps its order. The
+/// side stream is joined to `stream` by the last call, so that the whole may be captured into one graph.
 class DecodeAhead {
  public:
   /// Makes events. Not to be called while a stream of this thread is being captured.
@@ -130,8 +130,8 @@ class DecodeAhead {
   DecodeAhead& operator=(DecodeAhead&&) noexcept;
   ~DecodeAhead();
 
-  /// `linear.run()` with the weights that the call before has begun to decode, or, where it has not, with its own decode
-  /// before it; meanwhile decodes those of `next`, if its run() would.
+  /// `linear.run()` with the weights that the call before has begun to decode, or, where it has not, with its own
+  /// decode before it; meanwhile decodes those of `next`, if its run() would.
   /// @param arguments       their scratch is not used
   /// @param next            what the next call will multiply with; null: this is the last call
   /// @param next_arguments  what it will be called with: their tokens and alignments count
@@ -146,7 +146,7 @@ class DecodeAhead {
   std::array<std::uint16_t*, 2> scratches_;
   cudaStream_t side_;
   std::unique_ptr<Events> events_;
-  unsigned turn_ = 0;                  ///< of the scratch that holds what `announced_` refers to
+  unsigned turn_ = 0;                     ///< of the scratch that holds what `announced_` refers to
   const std::byte* announced_ = nullptr;  ///< the weight that is being decoded; null: none
 };
 
@@ -160,9 +160,9 @@ class DecodeAhead {
 [[nodiscard]] Result<DeviceIdentity> device_identity();
 
 /// Measures all cells of the options on the current device; see tune.hpp. Uses device memory for the largest weight
-/// several times over, and for `tokens` rows of it. Every candidate is checked before it is timed: fused kernels bit for
-/// bit against the same kernel on raw weights, decoded ones against cuBLASLt's same algorithm on the original weights.
-/// Errors: kNotIdentical where a kernel is wrong; kCancelled; kNoDevice; kCuda; kOutOfMemory.
+/// several times over, and for `tokens` rows of it. Every candidate is checked before it is timed: fused kernels bit
+/// for bit against the same kernel on raw weights, decoded ones against cuBLASLt's same algorithm on the original
+/// weights. Errors: kNotIdentical where a kernel is wrong; kCancelled; kNoDevice; kCuda; kOutOfMemory.
 [[nodiscard]] Result<TuneReport> tune_on_device(const TuneOptions& options);
 
 }  // namespace unweight

@@ -33,7 +33,9 @@ inline constexpr std::uint32_t kTokenBuckets = 17;
   return tokens <= 1 ? 0 : static_cast<std::uint32_t>(std::bit_width(tokens - 1));
 }
 /// The most tokens of a bucket, which names it, and the fewest.
-[[nodiscard]] constexpr std::uint32_t bucket_tokens(std::uint32_t bucket) noexcept { return std::uint32_t{1} << bucket; }
+[[nodiscard]] constexpr std::uint32_t bucket_tokens(std::uint32_t bucket) noexcept {
+  return std::uint32_t{1} << bucket;
+}
 [[nodiscard]] constexpr std::uint32_t bucket_begin(std::uint32_t bucket) noexcept {
   return bucket == 0 ? 1 : bucket_tokens(bucket - 1) + 1;
 }
@@ -155,11 +157,11 @@ struct PlanOrigin {
   std::string gpu;  ///< as the driver names it: "NVIDIA H100 80GB HBM3"
   std::uint32_t multiprocessors = 0;
   std::uint64_t memory_bytes = 0;
-  std::string driver, cuda;     ///< versions
-  std::uint64_t cublaslt = 0;   ///< cublasLtGetVersion(); 0: none
-  std::string library;          ///< version of unweight
-  std::string kernels;          ///< kernel_set(): 16 hexadecimal digits
-  std::string date;             ///< ISO 8601, UTC
+  std::string driver, cuda;    ///< versions
+  std::uint64_t cublaslt = 0;  ///< cublasLtGetVersion(); 0: none
+  std::string library;         ///< version of unweight
+  std::string kernels;         ///< kernel_set(): 16 hexadecimal digits
+  std::string date;            ///< ISO 8601, UTC
   std::string command;
 
   friend bool operator==(const PlanOrigin&, const PlanOrigin&) = default;
@@ -197,8 +199,8 @@ struct Plan {
 
   /// Null where there is none.
   [[nodiscard]] const PlanWeight* find(const WeightClass& weight) const noexcept;
-  /// Whether the plan keeps the tensor of that name raw, or the matrix that it is merged into: q_proj, k_proj and v_proj
-  /// into qkv_proj, gate_proj and up_proj into gate_up_proj.
+  /// Whether the plan keeps the tensor of that name raw, or the matrix that it is merged into: q_proj, k_proj and
+  /// v_proj into qkv_proj, gate_proj and up_proj into gate_up_proj.
   [[nodiscard]] bool keeps_raw(std::string_view tensor_name) const;
 
   friend bool operator==(const Plan&, const Plan&) = default;
@@ -220,7 +222,8 @@ struct Plan {
 /// Writes plan_text() to `path` in one step: readers see the old file or the new one. Errors: kIo, kNoSpace.
 [[nodiscard]] Result<void> write_plan(const Plan& plan, const std::filesystem::path& path);
 
-/// The lines of src/tune/tables/*.inc for a plan: the library's built-in tables are made of them. Throws as plan_text().
+/// The lines of src/tune/tables/*.inc for a plan: the library's built-in tables are made of them. Throws as
+/// plan_text().
 [[nodiscard]] std::string plan_table_text(const Plan& plan);
 
 /// The cell that stands for so many tokens, 1 to kMaxMatmulTokens: that of their bucket, otherwise the nearest one, the
@@ -234,8 +237,8 @@ struct DeviceIdentity {
   std::string kernels;
 };
 
-/// kInvalidArgument, with both sides in the message, unless the plan was made for that GPU, by a library of this version
-/// (major and minor) with the same kernels.
+/// kInvalidArgument, with both sides in the message, unless the plan was made for that GPU, by a library of this
+/// version (major and minor) with the same kernels.
 [[nodiscard]] Result<void> plan_suits(const Plan& plan, const DeviceIdentity& device);
 
 /// Where a choice comes from, in the order in which they are asked.

@@ -2,8 +2,8 @@
 //
 // Making plans: what to measure, what to keep in memory, and what to try in a whole model. docs/tuning.md.
 //
-//   auto model = model_matrices("Llama-3.1-8B", Merging::kMerged);        // or known_model_matrices("llama-3.1-8b", ...)
-//   auto tuned = tune_on_device({.weights = weight_classes(*model)});     // pipelines.hpp; a minute
+//   auto model = model_matrices("Llama-3.1-8B", Merging::kMerged);     // or known_model_matrices("llama-3.1-8b", ...)
+//   auto tuned = tune_on_device({.weights = weight_classes(*model)});  // pipelines.hpp; a minute
 //   auto memory = plan_memory(tuned->plan, *model, {.batch_sizes = {1, 8, 32}});
 //   write_plan(tuned->plan, "plan.json");
 //
@@ -67,10 +67,10 @@ struct TuneProgress {
 struct TuneOptions {
   std::vector<WeightClass> weights{};   ///< tuned as tiled and as raw blobs
   std::vector<std::uint32_t> tokens{};  ///< 1 to kMaxMatmulTokens; the buckets that they fall in are tuned
-  double seconds = 60;                ///< about; 0: as long as it takes
-  bool exhaustive = false;            ///< time every candidate
-  const Plan* incumbent = nullptr;    ///< its choices are measured again, and stay unless another is faster beyond noise
-  std::string command{};                ///< for the plan's origin
+  double seconds = 60;                  ///< about; 0: as long as it takes
+  bool exhaustive = false;              ///< time every candidate
+  const Plan* incumbent = nullptr;  ///< its choices are measured again, and stay unless another is faster beyond noise
+  std::string command{};            ///< for the plan's origin
   /// Return false to stop: kCancelled.
   std::function<bool(const TuneProgress&)> progress{};
 };
@@ -98,21 +98,21 @@ struct StepCost {
   std::uint64_t matrix_bytes = 0;
   std::uint64_t scratch_bytes = 0;  ///< and the workspace
   std::vector<double> us;
-  std::uint64_t models_on_gpu = 0;       ///< that fit beside each other
-  std::uint64_t kv_tokens_on_gpu = 0;    ///< that fit beside one; 0 where their size is unknown
+  std::uint64_t models_on_gpu = 0;     ///< that fit beside each other
+  std::uint64_t kv_tokens_on_gpu = 0;  ///< that fit beside one; 0 where their size is unknown
 };
 
 /// What one kind of matrix gives and takes.
 struct KindCost {
   std::string kind;
   std::uint64_t rows = 0, cols = 0, count = 0, raw = 0;
-  std::uint64_t compressed_bytes = 0, raw_bytes = 0;  ///< of one
+  std::uint64_t compressed_bytes = 0, raw_bytes = 0;     ///< of one
   std::vector<double> compressed_us, raw_us, cublas_us;  ///< of one, for each batch size
   std::vector<Pipeline> pipelines;                       ///< of the compressed ones
 };
 
 struct MemoryReport {
-  StepCost all_cublas;      ///< every matrix raw, by the best of cuBLAS
+  StepCost all_cublas;  ///< every matrix raw, by the best of cuBLAS
   StepCost all_compressed;
   StepCost chosen;
   std::vector<KindCost> kinds;
@@ -123,8 +123,8 @@ struct MemoryReport {
 /// Decides which of a model's matrices are kept raw and whether any are decoded to memory; writes that, the request and
 /// the model into the plan: PlanMatrices::raw, and the order of the lists of each cell.
 ///
-/// Time is the sum over batch sizes of the step's time as a share of the time with cuBLAS; the choice minimises it among
-/// all that the objective allows and that fit the budget, exactly. Errors: kInvalidArgument where the plan has no
+/// Time is the sum over batch sizes of the step's time as a share of the time with cuBLAS; the choice minimises it
+/// among all that the objective allows and that fit the budget, exactly. Errors: kInvalidArgument where the plan has no
 /// entry for a matrix, a batch size is out of range, or the budget is below what all matrices take when compressed.
 [[nodiscard]] Result<MemoryReport> plan_memory(Plan& plan, const ModelMatrices& model, const MemoryOptions& options);
 
@@ -141,17 +141,17 @@ struct RefineProgress {
   std::uint64_t tried = 0;
   std::uint64_t total = 0;  ///< at most
   double seconds = 0;
-  double first_us = 0;   ///< the step at the beginning
-  double best_us = 0;    ///< and now
-  std::string current;   ///< "4096 x 4096, tiled, 16 tokens: fused, strips 2, stages 3"
+  double first_us = 0;  ///< the step at the beginning
+  double best_us = 0;   ///< and now
+  std::string current;  ///< "4096 x 4096, tiled, 16 tokens: fused, strips 2, stages 3"
 };
 
 struct RefineOptions {
   std::vector<std::uint32_t> tokens{};  ///< whose buckets the step uses; empty: all of the plan's
-  double seconds = 60;                ///< no new trial after that; 0: no limit
-  std::uint32_t rounds = 5;           ///< measurements of each side in a trial, in turns
-  double least_gain = 0.002;          ///< share of the step's time that a change must bring, beyond the noise
-  std::uint32_t passes = 2;           ///< over all cells; ends early when one changes nothing
+  double seconds = 60;                  ///< no new trial after that; 0: no limit
+  std::uint32_t rounds = 5;             ///< measurements of each side in a trial, in turns
+  double least_gain = 0.002;            ///< share of the step's time that a change must bring, beyond the noise
+  std::uint32_t passes = 2;             ///< over all cells; ends early when one changes nothing
   std::function<double()> now_s{};      ///< a clock; empty: the steady one
   /// Return false to stop: the plan is the best so far, RefineReport::stopped is set.
   std::function<bool(const RefineProgress&)> progress{};
@@ -161,7 +161,7 @@ struct RefineReport {
   double first_us = 0, best_us = 0;  ///< medians
   std::uint64_t tried = 0, accepted = 0;
   double seconds = 0;
-  bool stopped = false;               ///< by the time limit or the callback
+  bool stopped = false;              ///< by the time limit or the callback
   std::vector<std::string> changes;  ///< accepted ones
 };
 

@@ -65,8 +65,8 @@ unweight_status unweight_device_decode(const unweight_device_blob* device_blob, 
                                        void* stream);
 
 /**
- * Makes a raw blob of a tiled one, for a weight that a plan keeps raw. Its values are decoded on the stream; its header is
- * zeros there, since no kernel reads it. The tiled blob is not needed when that is done.
+ * Makes a raw blob of a tiled one, for a weight that a plan keeps raw. Its values are decoded on the stream; its header
+ * is zeros there, since no kernel reads it. The tiled blob is not needed when that is done.
  *
  * @param device_blob   the tiled blob
  * @param device_bytes  device memory of unweight_encode_bound() bytes, aligned to UNWEIGHT_DEVICE_BLOB_ALIGNMENT
@@ -233,7 +233,8 @@ unweight_status unweight_linear_describe(const unweight_linear* linear, uint32_t
 unweight_status unweight_linear_notes(const unweight_linear* linear, char* text, size_t capacity_bytes);
 
 /**
- * Multiplies: Y = X * W^T + bias. Allocates nothing and may be captured; each number of tokens should have run once before.
+ * Multiplies: Y = X * W^T + bias. Allocates nothing and may be captured; each number of tokens should have run once
+ * before.
  *
  * @param linear     W
  * @param arguments  the operands; their workspace as unweight_linear_memory() says

@@ -77,8 +77,8 @@ unweight_status unweight_plan_keeps_raw(const unweight_plan* plan, const char* t
 
 /**
  * Microseconds of one step of the model with a plan, measured by the caller, who prepares its layers by the plan and
- * captures the step anew. The plan is the library's, for the time of the call. What is not above 0, or not a number, ends
- * the refinement with UNWEIGHT_CANCELLED.
+ * captures the step anew. The plan is the library's, for the time of the call. What is not above 0, or not a number,
+ * ends the refinement with UNWEIGHT_CANCELLED.
  */
 typedef double (*unweight_step_timer)(void* context, const unweight_plan* plan);
 
@@ -123,9 +123,9 @@ typedef struct unweight_refine_report {
 } unweight_refine_report;
 
 /**
- * Coordinate descent on the caller's step: for one weight and number of tokens at a time, the measured alternatives take
- * the choice's place, and stay where the step becomes faster beyond the noise. After an error the plan is the best so
- * far, too.
+ * Coordinate descent on the caller's step: for one weight and number of tokens at a time, the measured alternatives
+ * take the choice's place, and stay where the step becomes faster beyond the noise. After an error the plan is the best
+ * so far, too.
  *
  * @param plan     changed
  * @param options  what and how long

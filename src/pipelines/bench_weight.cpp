@@ -15,7 +15,7 @@
 namespace unweight::pipelines {
 namespace {
 
-constexpr std::uint64_t kKey = 20;           ///< of the random numbers
+constexpr std::uint64_t kKey = 20;                 ///< of the random numbers
 constexpr std::size_t kPatternValues = 1'000'003;  ///< prime: rows of activations all begin at another place
 constexpr std::uint64_t kSampledRows = 8;
 constexpr std::uint32_t kSampledTokens = 8;  ///< the first ones; and the last one of each bucket
@@ -150,7 +150,8 @@ Result<void> BenchWeight::make_activations(std::uint32_t most_tokens, std::span<
   UNWEIGHT_ASSIGN(y_, allocate_device(2 * most_tokens * shape_.rows, "tune: results"));
   UNWEIGHT_ASSIGN(expected_y_, allocate_device(2 * most_tokens * shape_.rows, "tune: results"));
 
-  for (std::uint32_t token = 0; token < std::min(kSampledTokens, most_tokens); ++token) sampled_tokens_.push_back(token);
+  for (std::uint32_t token = 0; token < std::min(kSampledTokens, most_tokens); ++token)
+    sampled_tokens_.push_back(token);
   for (std::uint32_t bucket = 0; bucket < kTokenBuckets && bucket_tokens(bucket) <= most_tokens; ++bucket) {
     if (bucket_tokens(bucket) > kSampledTokens) sampled_tokens_.push_back(bucket_tokens(bucket) - 1);
   }
@@ -201,14 +202,15 @@ Result<std::uint64_t> BenchWeight::differences(std::uint32_t tokens, cudaStream_
 
 Result<double> BenchWeight::relative_error(const std::uint16_t* result, std::uint32_t tokens,
                                            cudaStream_t stream) const {
-  const auto sampled = static_cast<std::size_t>(std::ranges::upper_bound(sampled_tokens_, tokens - 1) - sampled_tokens_.begin());
+  const auto sampled =
+      static_cast<std::size_t>(std::ranges::upper_bound(sampled_tokens_, tokens - 1) - sampled_tokens_.begin());
   const std::size_t count = sampled * sampled_rows_.size();
   std::vector<std::uint16_t> found(count);
   auto* const gathered = static_cast<std::uint16_t*>(gathered_.get());
   UNWEIGHT_TRY(gather(result, static_cast<const std::uint64_t*>(places_.get()), static_cast<std::uint32_t>(count),
                       gathered, stream));
-  UNWEIGHT_TRY(cuda_check(cudaMemcpyAsync(found.data(), gathered, 2 * count, cudaMemcpyDeviceToHost, stream),
-                          "tune: compare"));
+  UNWEIGHT_TRY(
+      cuda_check(cudaMemcpyAsync(found.data(), gathered, 2 * count, cudaMemcpyDeviceToHost, stream), "tune: compare"));
   UNWEIGHT_TRY(cuda_check(cudaStreamSynchronize(stream), "tune: compare"));
   double errors = 0, squares = 0;
   for (std::size_t i = 0; i < count; ++i) {

@@ -65,8 +65,8 @@ class BenchWeight {
   DeviceBuffer x_, y_, expected_y_, scratch_;
   std::vector<std::uint32_t> sampled_tokens_;
   std::vector<std::uint64_t> sampled_rows_;
-  std::vector<double> samples_;     ///< [tokens][rows]
-  std::vector<double> row_lengths_; ///< of the sampled rows
+  std::vector<double> samples_;      ///< [tokens][rows]
+  std::vector<double> row_lengths_;  ///< of the sampled rows
   DeviceBuffer places_, gathered_, different_;
 };
 

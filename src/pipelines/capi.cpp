@@ -140,8 +140,7 @@ unweight_status unweight_device_decode_to_raw(const unweight_device_blob* device
 
 unweight_status unweight_linear_create(const unweight_device_blob* device_blob, const unweight_linear_options* options,
                                        unweight_linear** linear) {
-  return make_linear(device_blob, linear,
-                     [&](const unweight::DeviceBlob& blob) { return create(blob, options); });
+  return make_linear(device_blob, linear, [&](const unweight::DeviceBlob& blob) { return create(blob, options); });
 }
 
 unweight_status unweight_linear_for_weight(const unweight_linear* linear, const unweight_device_blob* device_blob,
@@ -193,7 +192,8 @@ unweight_status unweight_linear_run(const unweight_linear* linear, const unweigh
     if (auto ok = check_object(linear, "linear"); !ok) return ok;
     const auto a = unweight::capi::to_arguments(arguments);
     if (!a) return tl::unexpected(a.error());
-    return linear->linear.run({a->x, a->x_stride, a->y, a->y_stride, a->bias, a->tokens, a->matrix, a->workspace, scratch},
-                              unweight::capi::to_stream(stream));
+    return linear->linear.run(
+        {a->x, a->x_stride, a->y, a->y_stride, a->bias, a->tokens, a->matrix, a->workspace, scratch},
+        unweight::capi::to_stream(stream));
   });
 }

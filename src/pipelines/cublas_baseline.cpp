@@ -43,8 +43,8 @@ class Loaded final : public CublasBaseline {
     cublasStatus_t status = functions_.set_stream(handle_, stream);  // forgets the workspace
     if (status == CUBLAS_STATUS_SUCCESS) status = functions_.set_workspace(handle_, workspace, workspace_bytes);
     if (status == CUBLAS_STATUS_SUCCESS) {
-      status = functions_.gemm(handle_, CUBLAS_OP_T, CUBLAS_OP_N, n, m, k, &kOne, weights, CUDA_R_16BF, k, x, CUDA_R_16BF,
-                               k, &kZero, y, CUDA_R_16BF, n, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+      status = functions_.gemm(handle_, CUBLAS_OP_T, CUBLAS_OP_N, n, m, k, &kOne, weights, CUDA_R_16BF, k, x,
+                               CUDA_R_16BF, k, &kZero, y, CUDA_R_16BF, n, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
     }
     if (status == CUBLAS_STATUS_SUCCESS) return {};
     return fail(ErrorCode::kInvalidArgument, "cublasGemmEx: status " + std::to_string(status));

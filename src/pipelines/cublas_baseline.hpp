@@ -18,8 +18,8 @@ class CublasBaseline {
   [[nodiscard]] static Result<std::unique_ptr<CublasBaseline>> create();
 
   virtual ~CublasBaseline() = default;
-  /// Enqueues Y[tokens, rows] = X[tokens, cols] * W[rows, cols]^T, all without gaps. Errors: kInvalidArgument where cuBLAS
-  /// refuses.
+  /// Enqueues Y[tokens, rows] = X[tokens, cols] * W[rows, cols]^T, all without gaps. Errors: kInvalidArgument where
+  /// cuBLAS refuses.
   [[nodiscard]] virtual Result<void> multiply(const MatrixShape& shape, std::uint32_t tokens, const void* weights,
                                               const void* x, void* y, void* workspace, std::size_t workspace_bytes,
                                               cudaStream_t stream) const = 0;

@@ -9,7 +9,7 @@
 namespace unweight {
 
 struct DecodeAhead::Events {
-  cudaEvent_t reached = nullptr;                    ///< by `stream`: what it held before
+  cudaEvent_t reached = nullptr;            ///< by `stream`: what it held before
   std::array<cudaEvent_t, 2> decoded = {};  ///< to each scratch
 
   Events() = default;
@@ -48,7 +48,8 @@ Result<DecodeAhead> DecodeAhead::create(const std::array<std::uint16_t*, 2>& scr
     if (scratch != nullptr && launch::is_aligned(scratch, 256)) continue;
     return fail(ErrorCode::kInvalidArgument, "decode ahead: a scratch is null or not aligned to 256 bytes");
   }
-  if (scratches[0] == scratches[1]) return fail(ErrorCode::kInvalidArgument, "decode ahead: both scratches are the same");
+  if (scratches[0] == scratches[1])
+    return fail(ErrorCode::kInvalidArgument, "decode ahead: both scratches are the same");
   auto events = std::make_unique<Events>();
   Chain made;
   for (cudaEvent_t* event : {&events->reached, &events->decoded[0], &events->decoded[1]}) {

@@ -26,8 +26,7 @@ class Buckets final : public DenseBuckets {
   Result<void> prepare(std::uint32_t bucket, const CublasAlgorithm& wanted, std::vector<std::string>& notes) {
     auto call = describe(bucket_tokens(bucket), false);
     if (!call) return tl::unexpected(call.error());
-    auto proposals =
-        multiplier_->proposals(*call, kProposals, kMostDenseWorkspace, kDenseAlignment, kDenseAlignment);
+    auto proposals = multiplier_->proposals(*call, kProposals, kMostDenseWorkspace, kDenseAlignment, kDenseAlignment);
     // A shape that cuBLASLt has nothing for is the fused kernel's.
     if (!proposals) proposals = std::vector<cublasLtMatmulAlgo_t>();
     if (!wanted.first_proposal()) {
@@ -52,14 +51,14 @@ class Buckets final : public DenseBuckets {
   [[nodiscard]] Result<bool> multiply(const std::uint16_t* values, const LinearArguments& arguments, void* workspace,
                                       cudaStream_t stream) const override {
     const Entry& entry = entries_[token_bucket(arguments.tokens)];
-    auto call = launch::describe_call(multiplier_->lt(), {shape_.rows, shape_.cols, arguments.tokens,
-                                                          arguments.x_stride, arguments.y_stride,
-                                                          arguments.bias != nullptr, 0});
+    auto call =
+        launch::describe_call(multiplier_->lt(), {shape_.rows, shape_.cols, arguments.tokens, arguments.x_stride,
+                                                  arguments.y_stride, arguments.bias != nullptr, 0});
     if (!call) return tl::unexpected(call.error());
     for (std::size_t i = 0; i < entry.count; ++i) {
-      const cublasStatus_t status =
-          multiplier_->multiply(*call, entry.algorithms[i],
-                                {values, arguments.x, arguments.y, arguments.bias, workspace, workspace_bytes_}, stream);
+      const cublasStatus_t status = multiplier_->multiply(
+          *call, entry.algorithms[i], {values, arguments.x, arguments.y, arguments.bias, workspace, workspace_bytes_},
+          stream);
       if (status == CUBLAS_STATUS_SUCCESS) return true;
       if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) continue;
       return tl::unexpected(multiplier_->lt().check(status, "multiply").error());

@@ -39,7 +39,8 @@ class DenseBuckets {
   /// Checks each wanted algorithm for the ends of its bucket; where one does not do, the first proposal that does takes
   /// its place and `notes` says so. Buckets without any are left to the fused kernel.
   /// Errors: kCuda.
-  [[nodiscard]] static Result<std::shared_ptr<const DenseBuckets>> create(const MatrixShape& shape, const Wanted& wanted,
+  [[nodiscard]] static Result<std::shared_ptr<const DenseBuckets>> create(const MatrixShape& shape,
+                                                                          const Wanted& wanted,
                                                                           std::vector<std::string>& notes);
 
   virtual ~DenseBuckets() = default;

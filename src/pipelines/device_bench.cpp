@@ -35,7 +35,8 @@ std::string driver_version() {
   std::ifstream file("/proc/driver/nvidia/version");
   std::string word;
   while (file >> word) {
-    const bool version = word.find('.') != std::string::npos && word.find_first_not_of("0123456789.") == std::string::npos;
+    const bool version =
+        word.find('.') != std::string::npos && word.find_first_not_of("0123456789.") == std::string::npos;
     if (version) return word;
   }
   int version = 0;
@@ -109,7 +110,8 @@ class DeviceBench final : public tune::Bench {
       auto configs = tune::config_candidates(
           token_bucket(tokens), false,
           [&](std::uint32_t count, const MatmulConfig& config) { return can_implement(blob(layout), count, config); });
-      for (const MatmulConfig& config : configs.legal) all.legal.push_back({layout, {Pipeline::kFused, config, {}}, false});
+      for (const MatmulConfig& config : configs.legal)
+        all.legal.push_back({layout, {Pipeline::kFused, config, {}}, false});
       for (tune::RefusedConfig& refused : configs.refused) {
         all.refused.push_back({{layout, {Pipeline::kFused, refused.config, {}}, false}, std::move(refused.reason)});
       }
@@ -156,10 +158,10 @@ class DeviceBench final : public tune::Bench {
     }
     UNWEIGHT_ASSIGN(const std::uint64_t different, weight_->differences(tokens, stream_));
     if (different == 0) return {};
-    return fail(ErrorCode::kNotIdentical,
-                fmt::format("{} of {} values differ from those of the original weights: {} weights, {} tokens, {}",
-                            different, tokens * weight_->shape().rows, layout_name(candidate.layout), tokens,
-                            describe(candidate.choice)));
+    return fail(
+        ErrorCode::kNotIdentical,
+        fmt::format("{} of {} values differ from those of the original weights: {} weights, {} tokens, {}", different,
+                    tokens * weight_->shape().rows, layout_name(candidate.layout), tokens, describe(candidate.choice)));
   }
 
   [[nodiscard]] Result<std::unique_ptr<tune::Stopwatch>> prepare(const Candidate& candidate,
@@ -200,7 +202,8 @@ class DeviceBench final : public tune::Bench {
       return baseline_->multiply(shape, tokens, values, weight_->x(), y, dense_workspace_.get(), kMostDenseWorkspace,
                                  stream);
     }
-    return dense_->multiply(candidate.choice.algorithm, tokens, values, weight_->x(), y, dense_workspace_.get(), stream);
+    return dense_->multiply(candidate.choice.algorithm, tokens, values, weight_->x(), y, dense_workspace_.get(),
+                            stream);
   }
 
   /// As many launches as a sample of about a millisecond has, with each copy as often as the others.
@@ -222,7 +225,8 @@ class DeviceBench final : public tune::Bench {
   [[nodiscard]] Result<void> expect_fused(const MatmulConfig& config, std::uint32_t tokens) {
     const auto oracle = raw_twin(config, tokens);
     if (!oracle) {
-      return fail(ErrorCode::kInvalidArgument, "the kernel does not take raw weights: there is nothing to compare with");
+      return fail(ErrorCode::kInvalidArgument,
+                  "the kernel does not take raw weights: there is nothing to compare with");
     }
     if (expected_ && expected_->first == tokens && tune::same_config(expected_->second, *oracle)) return {};
     expected_.reset();
@@ -249,8 +253,9 @@ class DeviceBench final : public tune::Bench {
         for (const std::uint32_t value : member.values) member.set(twins.emplace_back(twin), value);
       }
     }
-    const auto found = std::ranges::find_if(
-        twins, [&](const MatmulConfig& twin) { return can_implement(blob(BlobLayout::kRaw), tokens, twin).has_value(); });
+    const auto found = std::ranges::find_if(twins, [&](const MatmulConfig& twin) {
+      return can_implement(blob(BlobLayout::kRaw), tokens, twin).has_value();
+    });
     return found == twins.end() ? std::nullopt : std::optional(*found);
   }
 
@@ -273,8 +278,9 @@ class DeviceBench final : public tune::Bench {
   }
 
   [[nodiscard]] Result<void> poison_scratch() const {
-    return cuda_check(cudaMemsetAsync(weight_->scratch(), 0xff, 2 * weight_->shape().rows * weight_->shape().cols, stream_),
-                      "tune: poison");
+    return cuda_check(
+        cudaMemsetAsync(weight_->scratch(), 0xff, 2 * weight_->shape().rows * weight_->shape().cols, stream_),
+        "tune: poison");
   }
 
   PlanOrigin origin_;

@@ -162,7 +162,8 @@ Result<void> Linear::run(const LinearArguments& arguments, cudaStream_t stream) 
 
 Result<void> Linear::multiply(const LinearArguments& a, bool decoded, cudaStream_t stream) const try {
   const Prepared& p = *prepared_;
-  if (a.tokens > kMaxMatmulTokens) return refuse(fmt::format("tokens={} must be at most {}", a.tokens, kMaxMatmulTokens));
+  if (a.tokens > kMaxMatmulTokens)
+    return refuse(fmt::format("tokens={} must be at most {}", a.tokens, kMaxMatmulTokens));
   if (a.tokens == 0 || p.shape.rows == 0 || p.shape.batch == 0) return {};
   const std::uint32_t bucket = token_bucket(a.tokens);
   const Choice& choice = p.table.buckets[bucket].choice;
@@ -172,8 +173,8 @@ Result<void> Linear::multiply(const LinearArguments& a, bool decoded, cudaStream
                          a.matrix * p.shape.rows * p.shape.cols;
     if (choice.pipeline == Pipeline::kDecoded) {
       if (a.scratch == nullptr || !is_aligned(a.scratch, kAlignment)) {
-        return refuse(fmt::format("the scratch is null or not aligned to 256 bytes: for {} tokens weights are decoded to it",
-                                  a.tokens));
+        return refuse(fmt::format(
+            "the scratch is null or not aligned to 256 bytes: for {} tokens weights are decoded to it", a.tokens));
       }
       if (!decoded) {
         if (auto ok = decode(weight_, a.scratch, p.shape.cols, stream); !ok) return ok;

@@ -14,8 +14,8 @@
 namespace unweight::tune {
 namespace {
 
-constexpr std::size_t kMostAlive = 8;    ///< runners of a group after exploring
-constexpr std::size_t kMostListed = 6;   ///< measurements of a cell's list
+constexpr std::size_t kMostAlive = 8;   ///< runners of a group after exploring
+constexpr std::size_t kMostListed = 6;  ///< measurements of a cell's list
 constexpr int kRounds = 7, kLeastRounds = 3;
 constexpr std::size_t kDecodedAlgorithms = 3;
 
@@ -69,9 +69,7 @@ void keep_best(Group& group, std::size_t most, double within) {
   if (group.empty()) return;
   const double limit = within * group.front().us;
   std::size_t place = 0;
-  std::erase_if(group, [&](const Runner& runner) {
-    return (place++ >= most || runner.us > limit) && !runner.pinned;
-  });
+  std::erase_if(group, [&](const Runner& runner) { return (place++ >= most || runner.us > limit) && !runner.pinned; });
 }
 
 class CellSearch {
@@ -99,8 +97,8 @@ class CellSearch {
 
   void refuse(const Candidate& candidate, const std::string& reason) {
     ++counts_.refused;
-    counts_.refusals.try_emplace(reason, fmt::format("{} weights, {} tokens: {}", layout_name(candidate.layout), tokens_,
-                                                     describe(candidate.choice)));
+    counts_.refusals.try_emplace(reason, fmt::format("{} weights, {} tokens: {}", layout_name(candidate.layout),
+                                                     tokens_, describe(candidate.choice)));
   }
 
   /// Checks and times a candidate; nothing where it cannot be used. It joins the group if it is near the best there.
@@ -202,14 +200,14 @@ class CellSearch {
   /// The fused kernel on raw weights, in the families that suit tiled ones.
   Result<void> search_raw() {
     const std::vector<Family> families = families_of(all_.legal, BlobLayout::kRaw);
-    for (const auto& [group, tiled, dependent] : {std::tuple(&raw_isolated_, &tiled_isolated_, false),
-                                                  std::tuple(&raw_dependent_, &tiled_dependent_, true)}) {
+    for (const auto& [group, tiled, dependent] :
+         {std::tuple(&raw_isolated_, &tiled_isolated_, false), std::tuple(&raw_dependent_, &tiled_dependent_, true)}) {
       std::vector<Family> chosen;
       for (const Family& family : families) {
-        const bool wanted = limits_.exhaustive || tiled->empty() ||
-                            std::ranges::any_of(*tiled, [&](const Runner& runner) {
-                              return same_config(family_key(runner.candidate.choice.config), family.key);
-                            });
+        const bool wanted =
+            limits_.exhaustive || tiled->empty() || std::ranges::any_of(*tiled, [&](const Runner& runner) {
+              return same_config(family_key(runner.candidate.choice.config), family.key);
+            });
         if (wanted) chosen.push_back(family);
       }
       if (auto done = search_fused(*group, chosen, dependent); !done) return done;
@@ -243,7 +241,8 @@ class CellSearch {
   /// The best of each group in turns, so that all see the same clocks and temperatures.
   Result<void> last_rounds() {
     keep_best(cublas_, limits_.exhaustive ? 4 : 3, kDropBeyond);
-    for (Group* group : {&tiled_isolated_, &tiled_dependent_}) keep_best(*group, limits_.exhaustive ? 8 : 3, kDropBeyond);
+    for (Group* group : {&tiled_isolated_, &tiled_dependent_})
+      keep_best(*group, limits_.exhaustive ? 8 : 3, kDropBeyond);
     for (Group* group : {&decoded_, &raw_isolated_, &raw_dependent_}) keep_best(*group, 2, kDropBeyond);
     std::vector<Runner*> all;
     for (Group* group : groups()) {

@@ -26,7 +26,8 @@ std::string describe(const Choice& choice) {
 namespace tune {
 
 bool same_config(const MatmulConfig& a, const MatmulConfig& b) noexcept {
-  return std::ranges::all_of(kConfigMembers, [&](const ConfigMember& member) { return member.get(a) == member.get(b); });
+  return std::ranges::all_of(kConfigMembers,
+                             [&](const ConfigMember& member) { return member.get(a) == member.get(b); });
 }
 
 std::string describe_config(const MatmulConfig& config) {

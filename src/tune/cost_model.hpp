@@ -8,16 +8,18 @@
 
 namespace unweight::tune {
 
-/// Decoding to memory costs the same for any number of tokens; cuBLASLt then gains on the fused kernel with every token.
-/// Both grow with the matrix alike, so that the number of tokens alone decides: on an H100, 28672 x 4096, the fused
-/// kernel takes 430 us for 1024 tokens and 890 for 2048, a decode and cuBLASLt 489 and 835 (matmul_h100_large.json).
+/// Decoding to memory costs the same for any number of tokens; cuBLASLt then gains on the fused kernel with every
+/// token. Both grow with the matrix alike, so that the number of tokens alone decides: on an H100, 28672 x 4096, the
+/// fused kernel takes 430 us for 1024 tokens and 890 for 2048, a decode and cuBLASLt 489 and 835
+/// (matmul_h100_large.json).
 inline constexpr std::uint32_t kDecodedFromTokens = 2048;
 
 /// @param scratch  whether there is memory to decode to
 /// @param cublas   whether cuBLASLt can be used
 [[nodiscard]] constexpr Pipeline model_pipeline(BlobLayout layout, std::uint32_t bucket, bool scratch, bool cublas) {
   if (!cublas) return Pipeline::kFused;
-  if (layout == BlobLayout::kRaw) return Pipeline::kRaw;  // the best that is known for dense weights, up to some percent
+  if (layout == BlobLayout::kRaw)
+    return Pipeline::kRaw;  // the best that is known for dense weights, up to some percent
   return scratch && bucket_tokens(bucket) >= kDecodedFromTokens ? Pipeline::kDecoded : Pipeline::kFused;
 }
 

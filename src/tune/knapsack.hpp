@@ -10,9 +10,9 @@
 namespace unweight::tune {
 
 struct KnapsackKind {
-  double gain = 0;           ///< of one item; not positive: never taken
-  std::uint64_t bytes = 0;   ///< of one item; 0: taken as far as there are
-  std::uint64_t count = 0;   ///< items of the kind
+  double gain = 0;          ///< of one item; not positive: never taken
+  std::uint64_t bytes = 0;  ///< of one item; 0: taken as far as there are
+  std::uint64_t count = 0;  ///< items of the kind
 };
 
 struct KnapsackResult {

@@ -29,8 +29,8 @@ Result<const PlanCell*> cell_for(const Plan& plan, const WeightClass& weight, st
     return refuse(fmt::format("the plan has no times for {}, {} tokens", describe(weight), cell.tokens));
   }
   if (token_bucket(cell.tokens) != token_bucket(tokens)) {
-    warn(warnings, fmt::format("{}: {} tokens were not measured; those of {} are used", describe(weight), tokens,
-                               cell.tokens));
+    warn(warnings,
+         fmt::format("{}: {} tokens were not measured; those of {} are used", describe(weight), tokens, cell.tokens));
   }
   return &cell;
 }

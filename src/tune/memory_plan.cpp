@@ -154,8 +154,8 @@ class MemoryPlanner {
     std::ranges::sort(scratches);
     std::optional<Solution> best;
     const auto consider = [&](const Solution& solution) {
-      const bool better = !best || solution.time < best->time ||
-                          (solution.time == best->time && solution.bytes < best->bytes);
+      const bool better =
+          !best || solution.time < best->time || (solution.time == best->time && solution.bytes < best->bytes);
       if (better) best = solution;
     };
     for (const std::uint64_t scratch : scratches) {
@@ -166,9 +166,10 @@ class MemoryPlanner {
     if (best) return *best;
     const std::uint64_t fixed = least_bytes() + tune::workspace_bytes(false);
     if (fixed > capacity()) {
-      return refuse(fmt::format("a budget of {} bytes is less than the {} that the model takes with all matrices "
-                                "compressed",
-                                capacity(), fixed));
+      return refuse(
+          fmt::format("a budget of {} bytes is less than the {} that the model takes with all matrices "
+                      "compressed",
+                      capacity(), fixed));
     }
     Solution compressed = solve_with(0, fixed);
     if (std::ranges::any_of(compressed.raw, [](std::uint64_t raw) { return raw != 0; })) {
@@ -178,7 +179,7 @@ class MemoryPlanner {
   }
 
   void write(const Solution& solution) {
-    plan_.request = {options_.objective, options_.batch_sizes, options_.memory_budget_bytes, model_.model,
+    plan_.request = {options_.objective, options_.batch_sizes,      options_.memory_budget_bytes, model_.model,
                      model_.other_bytes, model_.kv_bytes_per_token, options_.dependent_launch};
     plan_.matrices.clear();
     std::size_t k = 0;

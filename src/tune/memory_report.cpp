@@ -15,8 +15,8 @@ class Reporter {
   explicit Reporter(const Plan& plan) : plan_(plan), request_(plan.request) {}
 
   Result<MemoryReport> run() {
-    auto kinds = tune::matrix_cells(plan_, plan_.matrices, request_.batch_sizes, request_.dependent_launch,
-                                    report_.warnings);
+    auto kinds =
+        tune::matrix_cells(plan_, plan_.matrices, request_.batch_sizes, request_.dependent_launch, report_.warnings);
     if (!kinds) return tl::unexpected(kinds.error());
     for (const MatrixCells& kind : *kinds) add(kind);
     const std::size_t batches = request_.batch_sizes.size();
@@ -46,8 +46,17 @@ class Reporter {
 
   void add(const MatrixCells& cells) {
     const PlanMatrices& matrices = *cells.matrices;
-    KindCost kind{matrices.kind, matrices.rows, matrices.cols, matrices.names.size(), matrices.raw,
-                  matrices.compressed_bytes, matrices.raw_bytes, {}, {}, cells.cublas_us, {}};
+    KindCost kind{matrices.kind,
+                  matrices.rows,
+                  matrices.cols,
+                  matrices.names.size(),
+                  matrices.raw,
+                  matrices.compressed_bytes,
+                  matrices.raw_bytes,
+                  {},
+                  {},
+                  cells.cublas_us,
+                  {}};
     bool decodes = false;
     for (std::size_t b = 0; b < cells.tiled.size(); ++b) {
       const Measurement& tiled = cells.tiled[b]->front();
@@ -70,7 +79,8 @@ class Reporter {
     StepCost cost{sums.bytes, scratch_bytes, sums.us, 0, 0};
     const std::uint64_t all = request_.other_bytes + sums.bytes + scratch_bytes, gpu = plan_.origin.memory_bytes;
     if (all != 0) cost.models_on_gpu = gpu / all;
-    if (request_.kv_bytes_per_token != 0 && gpu > all) cost.kv_tokens_on_gpu = (gpu - all) / request_.kv_bytes_per_token;
+    if (request_.kv_bytes_per_token != 0 && gpu > all)
+      cost.kv_tokens_on_gpu = (gpu - all) / request_.kv_bytes_per_token;
     return cost;
   }
 

@@ -21,7 +21,8 @@ inline constexpr std::array<std::string_view, 5> kChoiceSourceNames = {"override
                                                                        "cost model", "fallback"};
 
 template <std::size_t kCount, class Enum>
-[[nodiscard]] constexpr std::string_view name_of(const std::array<std::string_view, kCount>& names, Enum value) noexcept {
+[[nodiscard]] constexpr std::string_view name_of(const std::array<std::string_view, kCount>& names,
+                                                 Enum value) noexcept {
   const auto index = static_cast<std::size_t>(value);
   return index < kCount ? names[index] : "unknown";
 }

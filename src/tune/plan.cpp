@@ -28,7 +28,9 @@ std::string_view exception_class_name(ExceptionClass exceptions) noexcept {
 
 std::string_view layout_name(BlobLayout layout) noexcept { return tune::name_of(tune::kLayoutNames, layout); }
 
-std::string_view objective_name(Objective objective) noexcept { return tune::name_of(tune::kObjectiveNames, objective); }
+std::string_view objective_name(Objective objective) noexcept {
+  return tune::name_of(tune::kObjectiveNames, objective);
+}
 
 std::string_view choice_source_name(ChoiceSource source) noexcept {
   return tune::name_of(tune::kChoiceSourceNames, source);
@@ -62,7 +64,8 @@ const PlanWeight* Plan::find(const WeightClass& weight) const noexcept {
 bool Plan::keeps_raw(std::string_view tensor_name) const {
   const std::string merged = tune::merged_name(tensor_name);
   return std::ranges::any_of(matrices, [&](const PlanMatrices& equal) {
-    const auto end = equal.names.begin() + static_cast<std::ptrdiff_t>(std::min<std::uint64_t>(equal.raw, equal.names.size()));
+    const auto end =
+        equal.names.begin() + static_cast<std::ptrdiff_t>(std::min<std::uint64_t>(equal.raw, equal.names.size()));
     return std::any_of(equal.names.begin(), end,
                        [&](const std::string& name) { return name == tensor_name || name == merged; });
   });

@@ -17,9 +17,7 @@ tl::unexpected<Error> refuse(const std::string& why) { return fail(ErrorCode::kI
 /// samples a side and twice in a row, a change that is none does so in 0.03% of the trials.
 constexpr double kNoiseFactor = 2.5;
 
-double steady_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double steady_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 class Refiner {
  public:

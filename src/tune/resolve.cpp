@@ -65,12 +65,13 @@ class Resolver {
     const bool tiled = rules_.weight.layout == BlobLayout::kTiled;
     if (choice.pipeline == Pipeline::kFused) return legal_in_bucket(bucket, choice.config, rules_.can_implement);
     if (choice.pipeline == (tiled ? Pipeline::kDecoded : Pipeline::kRaw)) return {};
-    return fail(ErrorCode::kInvalidArgument, fmt::format("pipeline {} is not for {} weights",
-                                                         pipeline_name(choice.pipeline), layout_name(rules_.weight.layout)));
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("pipeline {} is not for {} weights", pipeline_name(choice.pipeline),
+                            layout_name(rules_.weight.layout)));
   }
 
-  /// The plan's entry for the weight, if the plan is for this device; one for another class of exceptions is better than
-  /// none.
+  /// The plan's entry for the weight, if the plan is for this device; one for another class of exceptions is better
+  /// than none.
   const PlanWeight* entry_of(const Plan& plan, const char* what) {
     if (auto suits = plan_suits(plan, rules_.device); !suits) {
       table_.notes.push_back(fmt::format("{} not used: {}", what, suits.error().message));
@@ -93,15 +94,17 @@ class Resolver {
   const PlanWeight* note_algorithms(const Plan& plan, const PlanWeight& entry, const char* what) {
     if (rules_.cublaslt == 0 || plan.origin.cublaslt == rules_.cublaslt) return &entry;
     foreign_algorithms_.push_back(&entry);
-    table_.notes.push_back(fmt::format("{}: algorithms of cuBLASLt {} are not those of {}: its first proposals are used",
-                                       what, plan.origin.cublaslt, rules_.cublaslt));
+    table_.notes.push_back(
+        fmt::format("{}: algorithms of cuBLASLt {} are not those of {}: its first proposals are used", what,
+                    plan.origin.cublaslt, rules_.cublaslt));
     return &entry;
   }
 
   /// Every choice of the caller's plan for this weight must be legal where it stands.
   [[nodiscard]] Result<void> check_entry(const PlanWeight& entry) const {
     for (const PlanCell& cell : entry.cells) {
-      for (const auto& [list, name] : {std::pair(&cell.isolated, "isolated"), std::pair(&cell.dependent, "dependent")}) {
+      for (const auto& [list, name] :
+           {std::pair(&cell.isolated, "isolated"), std::pair(&cell.dependent, "dependent")}) {
         for (std::size_t i = 0; i < list->size(); ++i) {
           auto ok = legal((*list)[i].choice, token_bucket(cell.tokens));
           if (ok) continue;
@@ -155,8 +158,7 @@ class Resolver {
 
   [[nodiscard]] ResolvedChoice modelled(std::uint32_t bucket,
                                         const std::pair<MatmulConfig, ChoiceSource>& fused) const {
-    const Pipeline pipeline =
-        model_pipeline(rules_.weight.layout, bucket, rules_.scratch, rules_.cublaslt != 0);
+    const Pipeline pipeline = model_pipeline(rules_.weight.layout, bucket, rules_.scratch, rules_.cublaslt != 0);
     const ChoiceSource source = pipeline == Pipeline::kFused ? fused.second : ChoiceSource::kCostModel;
     return {{pipeline, fused.first, {}}, source, 0};
   }
@@ -180,9 +182,8 @@ std::vector<const PlanCell*> near_cells(const std::vector<PlanCell>& cells, std:
     above = above || place(&cell) > wanted;
   }
   if (!(below && above)) {
-    std::erase_if(sorted, [&](const PlanCell* cell) {
-      return std::abs(place(cell) - wanted) > static_cast<int>(kReach);
-    });
+    std::erase_if(sorted,
+                  [&](const PlanCell* cell) { return std::abs(place(cell) - wanted) > static_cast<int>(kReach); });
   }
   std::ranges::sort(sorted, [&](const PlanCell* a, const PlanCell* b) {
     const int a_distance = std::abs(place(a) - wanted), b_distance = std::abs(place(b) - wanted);

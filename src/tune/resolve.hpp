@@ -59,7 +59,8 @@ inline constexpr std::uint32_t kReach = 2;
 
 /// The choice of every bucket: from the first of near_cells() that has one that is legal for all of the bucket.
 /// Errors: kInvalidArgument where an override or an entry of the caller's plan for this weight is not legal, with the
-/// reason; what can_implement and choose_config report. A plan that does not suit the device is not an error but a note.
+/// reason; what can_implement and choose_config report. A plan that does not suit the device is not an error but a
+/// note.
 [[nodiscard]] Result<ChoiceTable> resolve(const LookupSources& sources, const LookupRules& rules);
 
 }  // namespace unweight::tune

@@ -11,7 +11,7 @@ void add_h100([[maybe_unused]] TableBuilder& table) {
 #include <tune/tables/h100.inc>
 }
 
-void add_h200([[maybe_unused]] TableBuilder& table) {
+void add_h200([[maybe_unused]] TableBuilder& table){
 #include <tune/tables/h200.inc>
 }
 
@@ -30,7 +30,10 @@ std::string config_lines(const MatmulConfig& config) {
     const std::uint32_t value = member.get(config);
     if (value == member.get(kDefaults)) continue;
     if (!text.empty()) text += ", ";
-    text += fmt::format(".{} = {}", member.name, member.flag == nullptr ? std::to_string(value) : value != 0 ? "true" : "false");
+    text += fmt::format(".{} = {}", member.name,
+                        member.flag == nullptr ? std::to_string(value)
+                        : value != 0           ? "true"
+                                               : "false");
   }
   return "{" + text + "}";
 }
@@ -39,7 +42,8 @@ std::string choice_lines(const Choice& choice) {
   if (choice.pipeline == Pipeline::kFused) return fmt::format("table.fused({})", config_lines(choice.config));
   std::string words;
   if (!choice.algorithm.first_proposal()) {
-    for (const std::uint64_t word : choice.algorithm.words) words += fmt::format("{}{:#x}", words.empty() ? "" : ", ", word);
+    for (const std::uint64_t word : choice.algorithm.words)
+      words += fmt::format("{}{:#x}", words.empty() ? "" : ", ", word);
     words = "{" + words + "}";
   }
   return fmt::format("table.{}({{{}}})", pipeline_name(choice.pipeline), words);
@@ -86,11 +90,14 @@ namespace unweight {
 std::string plan_table_text(const Plan& plan) {
   const PlanOrigin& origin = plan.origin;
   std::string text = fmt::format(
-      "// SPDX-License-Identifier: Apache-2.0\n//\n// Made by `unweight plan table`; do not edit. Measured {} on {} with driver {}:\n"
+      "// SPDX-License-Identifier: Apache-2.0\n//\n// Made by `unweight plan table`; do not edit. Measured {} on {} "
+      "with driver {}:\n"
       "// {}\n// clang-format off\n",
-      tune::harmless(origin.date), tune::harmless(origin.gpu), tune::harmless(origin.driver), tune::harmless(origin.command));
-  text += fmt::format("table.plan(\"{}\", {}, {}, \"{}\", \"{}\");\n", tune::harmless(origin.gpu), origin.multiprocessors,
-                      origin.cublaslt, tune::harmless(origin.library), tune::harmless(origin.kernels));
+      tune::harmless(origin.date), tune::harmless(origin.gpu), tune::harmless(origin.driver),
+      tune::harmless(origin.command));
+  text +=
+      fmt::format("table.plan(\"{}\", {}, {}, \"{}\", \"{}\");\n", tune::harmless(origin.gpu), origin.multiprocessors,
+                  origin.cublaslt, tune::harmless(origin.library), tune::harmless(origin.kernels));
   for (const PlanWeight& entry : plan.weights) {
     constexpr std::string_view kLayouts[] = {"kRaw", "kTiled"}, kClasses[] = {"kUsual", "kMany", "kDense"};
     text += fmt::format("table.weight({}, {}, BlobLayout::{}, ExceptionClass::{});\n", entry.weight.rows,

@@ -56,7 +56,8 @@ class Tuner {
       report_.refusals.push_back(fmt::format("{} ({})", reason, example));
     }
     if (skipped_ != 0) {
-      report_.warnings.push_back(fmt::format("no time was left for {} of {} cells; more seconds would do", skipped_, total_));
+      report_.warnings.push_back(
+          fmt::format("no time was left for {} of {} cells; more seconds would do", skipped_, total_));
     }
     return std::move(report_);
   }

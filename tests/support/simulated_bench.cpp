@@ -70,7 +70,8 @@ Result<tune::CellCandidates> SimulatedBench::candidates(std::uint32_t tokens) {
   tune::CellCandidates all;
   for (const BlobLayout layout : {BlobLayout::kTiled, BlobLayout::kRaw}) {
     auto configs = tune::config_candidates(token_bucket(tokens), false, simulated_can_implement);
-    for (const MatmulConfig& config : configs.legal) all.legal.push_back({layout, {Pipeline::kFused, config, {}}, false});
+    for (const MatmulConfig& config : configs.legal)
+      all.legal.push_back({layout, {Pipeline::kFused, config, {}}, false});
     for (auto& refused : configs.refused) {
       all.refused.push_back({{layout, {Pipeline::kFused, refused.config, {}}, false}, refused.reason});
     }
@@ -102,7 +103,8 @@ double SimulatedBench::true_us(const tune::Candidate& candidate, std::uint32_t t
   const MatmulConfig& config = candidate.choice.config;
   // Too few and too many stages cost; the tensor cores wait for decoding.
   us *= 1 + 0.02 * std::abs(static_cast<double>(config.stages) - 3.4);
-  us *= (config.dependent_launch ? 0.8 : 2.0) + std::max(bytes / kReadBytesPerUs, operations / (0.8 * kOperationsPerUs));
+  us *=
+      (config.dependent_launch ? 0.8 : 2.0) + std::max(bytes / kReadBytesPerUs, operations / (0.8 * kOperationsPerUs));
   return us;
 }
 
@@ -146,7 +148,8 @@ class SimulatedBench::SimulatedStopwatch final : public tune::Stopwatch {
   double us_;
 };
 
-Result<std::unique_ptr<tune::Stopwatch>> SimulatedBench::prepare(const tune::Candidate& candidate, std::uint32_t tokens) {
+Result<std::unique_ptr<tune::Stopwatch>> SimulatedBench::prepare(const tune::Candidate& candidate,
+                                                                 std::uint32_t tokens) {
   return std::make_unique<SimulatedStopwatch>(*this, true_us(candidate, tokens));
 }
 

@@ -16,13 +16,13 @@ namespace unweight::test {
 
 struct SimulationOptions {
   std::uint64_t seed = 1;
-  double noise = 0;               ///< standard deviation of a sample, as a share
-  double variation = 0.08;        ///< between configurations, at random but always the same
-  double cublas_us_factor = 1;    ///< how slow cuBLAS is
+  double noise = 0;             ///< standard deviation of a sample, as a share
+  double variation = 0.08;      ///< between configurations, at random but always the same
+  double cublas_us_factor = 1;  ///< how slow cuBLAS is
   bool cublas = true;
-  double candidate_s = 0.003;     ///< to check and prepare one, besides its samples
+  double candidate_s = 0.003;  ///< to check and prepare one, besides its samples
   double open_s = 0.5;
-  std::string wrong_config{};     ///< describe() of a choice whose output differs from its oracle
+  std::string wrong_config{};  ///< describe() of a choice whose output differs from its oracle
 };
 
 /// As can_implement() of the real kernels: legal or a reason.

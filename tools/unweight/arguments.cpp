@@ -41,8 +41,8 @@ bool parse_shape(std::string_view text, ShapeCount& shape) {
   const std::size_t x = text.find('x'), colon = text.find(':');
   if (x == text.npos || (colon != text.npos && !parse_number(text.substr(colon + 1), shape.count))) return false;
   return parse_number(text.substr(0, x), shape.rows) &&
-         parse_number(text.substr(x + 1, colon == text.npos ? colon : colon - x - 1), shape.cols) && shape.rows - 1 < kMost &&
-         shape.cols - 1 < kMost && shape.count - 1 < kMost;
+         parse_number(text.substr(x + 1, colon == text.npos ? colon : colon - x - 1), shape.cols) &&
+         shape.rows - 1 < kMost && shape.cols - 1 < kMost && shape.count - 1 < kMost;
 }
 
 /// "24000000000", "24GB", "22.5GiB".
@@ -163,7 +163,8 @@ class CommandLine {
     if (name == "bench") return BenchArguments{chosen()->remaining()};
     if (name == "tune") {
       tune_.mode = mode;
-      for (int i = 0; i < argc; ++i) tune_.command += fmt::format("{}{}", i == 0 ? "" : " ", i == 0 ? "unweight" : argv[i]);
+      for (int i = 0; i < argc; ++i)
+        tune_.command += fmt::format("{}{}", i == 0 ? "" : " ", i == 0 ? "unweight" : argv[i]);
       return check_tune();
     }
     if (name == "plan") {
@@ -411,8 +412,7 @@ class CommandLine {
         ->group("Work");
     command
         ->add_flag_callback(
-            "--isolated", [this] { tune_.memory.dependent_launch = false; },
-            "Decide by times without dependent launch")
+            "--isolated", [this] { tune_.memory.dependent_launch = false; }, "Decide by times without dependent launch")
         ->group("Work");
     command->add_option("--seconds", tune_.seconds, "Time for measuring, about; 0: no limit")
         ->option_text("S")
@@ -435,9 +435,10 @@ class CommandLine {
   }
 
   Result<Command> check_tune() const {
-    const int sources = (tune_.model.empty() ? 0 : 1) + (tune_.known_model.empty() ? 0 : 1) + (tune_.shapes.empty() ? 0 : 1);
-    if (sources != 1 && tune_.from.empty()) return usage_error("one of MODEL, --known-model and --shapes is required");
+    const int sources =
+        (tune_.model.empty() ? 0 : 1) + (tune_.known_model.empty() ? 0 : 1) + (tune_.shapes.empty() ? 0 : 1);
     if (sources > 1) return usage_error("MODEL, --known-model and --shapes exclude each other");
+    if (sources == 0 && tune_.from.empty()) return usage_error("one of MODEL, --known-model and --shapes is required");
     return tune_;
   }
 

@@ -102,9 +102,9 @@ struct PrintText {
   std::string text;
 };
 
-using Command = std::variant<PrintText, CompressArguments, FinishArguments, DecompressArguments, VerifyArguments,
-                             TranscodeArguments, InspectArguments, SynthArguments, TuneArguments, PlanArguments,
-                             BenchArguments>;
+using Command =
+    std::variant<PrintText, CompressArguments, FinishArguments, DecompressArguments, VerifyArguments,
+                 TranscodeArguments, InspectArguments, SynthArguments, TuneArguments, PlanArguments, BenchArguments>;
 
 /// Parses the command line. Errors: kInvalidArgument.
 [[nodiscard]] Result<Command> parse_arguments(int argc, const char* const* argv);

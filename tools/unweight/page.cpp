@@ -41,12 +41,13 @@ class Page {
   }
 
   void add_head() {
-    text_ += page_begin(safe_markup(page_name(arguments_.path)),
-                        fmt::format("{}: {}",
-                                    report_.is_bundle ? "Compressed bundle"
-                                    : sizes_known_    ? "Checkpoint, not compressed yet: sizes are what compression would give"
-                                                      : "Checkpoint, not compressed: sizes are its own",
-                                    safe_markup(arguments_.path.native())));
+    text_ +=
+        page_begin(safe_markup(page_name(arguments_.path)),
+                   fmt::format("{}: {}",
+                               report_.is_bundle ? "Compressed bundle"
+                               : sizes_known_ ? "Checkpoint, not compressed yet: sizes are what compression would give"
+                                              : "Checkpoint, not compressed: sizes are its own",
+                               safe_markup(arguments_.path.native())));
   }
 
   void add_tile(std::string_view title, std::string_view value, std::string_view note, bool lead = false) {

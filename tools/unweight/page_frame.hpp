@@ -12,7 +12,8 @@ namespace unweight::cli {
 [[nodiscard]] std::string safe_markup(std::string_view text);
 
 /// Up to and with the heading. `title` and `subtitle` are markup; `more_style` follows the common style sheet.
-[[nodiscard]] std::string page_begin(std::string_view title, std::string_view subtitle, std::string_view more_style = {});
+[[nodiscard]] std::string page_begin(std::string_view title, std::string_view subtitle,
+                                     std::string_view more_style = {});
 
 /// One figure of a list of tiles. All are markup.
 [[nodiscard]] std::string page_tile(std::string_view title, std::string_view value, std::string_view note,

@@ -65,8 +65,8 @@ Result<std::vector<Explained>> explained(const PlanArguments& arguments, const P
   }
   if (!all.empty()) return all;
   return fail(ErrorCode::kNotFound,
-              fmt::format("{}: nothing for {} x {}{}: tables, then rules of the library are used", arguments.file.native(),
-                          arguments.shape->rows, arguments.shape->cols,
+              fmt::format("{}: nothing for {} x {}{}: tables, then rules of the library are used",
+                          arguments.file.native(), arguments.shape->rows, arguments.shape->cols,
                           arguments.tokens == 0 ? "" : fmt::format(", {} tokens", arguments.tokens)));
 }
 
@@ -129,7 +129,8 @@ struct Difference {
 void compare_lists(const std::string& where, const std::vector<Measurement>& a, const std::vector<Measurement>& b,
                    std::vector<Difference>& differences) {
   const auto shown = [](const std::vector<Measurement>& list) {
-    return list.empty() ? std::string("nothing") : fmt::format("{} ({:.2f} us)", describe(list.front().choice), list.front().us);
+    return list.empty() ? std::string("nothing")
+                        : fmt::format("{} ({:.2f} us)", describe(list.front().choice), list.front().us);
   };
   const bool same = a.empty() == b.empty() && (a.empty() || a.front().choice == b.front().choice);
   if (!same) differences.push_back({where, shown(a), shown(b)});
@@ -165,7 +166,8 @@ std::vector<Difference> differences_of(const Plan& a, const Plan& b) {
   compare("cuBLASLt", std::to_string(a.origin.cublaslt), std::to_string(b.origin.cublaslt));
   compare("library", a.origin.library, b.origin.library);
   compare("kernels", a.origin.kernels, b.origin.kernels);
-  compare("objective", std::string(objective_name(a.request.objective)), std::string(objective_name(b.request.objective)));
+  compare("objective", std::string(objective_name(a.request.objective)),
+          std::string(objective_name(b.request.objective)));
   for (const PlanMatrices& equal : a.matrices) {
     const auto same = std::ranges::find_if(b.matrices, [&](const PlanMatrices& other) {
       return other.kind == equal.kind && other.rows == equal.rows && other.cols == equal.cols &&

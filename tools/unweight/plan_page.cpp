@@ -47,12 +47,12 @@ class Page {
   std::string make() && {
     const std::string title =
         plan_.request.model.empty() ? "Plan for " + safe_markup(plan_.origin.gpu) : safe_markup(plan_.request.model);
-    text_ = page_begin(title,
-                       fmt::format("Plan for {} with {} multiprocessors, measured {}. Figures are times as fast as the "
-                                   "best of cuBLAS on raw weights, in the same run.",
-                                   safe_markup(plan_.origin.gpu), plan_.origin.multiprocessors,
-                                   safe_markup(plan_.origin.date)),
-                       kHeatStyle);
+    text_ = page_begin(
+        title,
+        fmt::format("Plan for {} with {} multiprocessors, measured {}. Figures are times as fast as the "
+                    "best of cuBLAS on raw weights, in the same run.",
+                    safe_markup(plan_.origin.gpu), plan_.origin.multiprocessors, safe_markup(plan_.origin.date)),
+        kHeatStyle);
     if (view_.memory) add_tiles(*view_.memory);
     add_heat(BlobLayout::kTiled, true, "Compressed weights, dependent launch");
     add_heat(BlobLayout::kTiled, false, "Compressed weights, isolated");
@@ -71,21 +71,24 @@ class Page {
   void add_tiles(const MemoryReport& memory) {
     add("<dl class=\"tiles\">\n");
     for (std::size_t b = 0; b < memory.chosen.us.size(); ++b) {
-      text_ += page_tile(fmt::format("{} tokens", plan_.request.batch_sizes[b]),
-                         fmt::format("{:.2f}", memory.all_cublas.us[b] / memory.chosen.us[b]),
-                         fmt::format("{:.0f} us of matrices a step, cuBLAS {:.0f}", memory.chosen.us[b],
-                                     memory.all_cublas.us[b]),
-                         true);
+      text_ += page_tile(
+          format_count(plan_.request.batch_sizes[b], "token"),
+          fmt::format("{:.2f}", memory.all_cublas.us[b] / memory.chosen.us[b]),
+          fmt::format("{:.0f} us of matrices a step, cuBLAS {:.0f}", memory.chosen.us[b], memory.all_cublas.us[b]),
+          true);
     }
-    const auto all = [&](const StepCost& cost) { return cost.matrix_bytes + cost.scratch_bytes + plan_.request.other_bytes; };
+    const auto all = [&](const StepCost& cost) {
+      return cost.matrix_bytes + cost.scratch_bytes + plan_.request.other_bytes;
+    };
     text_ += page_tile("Memory", format_bytes(all(memory.chosen)),
                        fmt::format("all raw {}, all compressed {}", format_bytes(all(memory.all_cublas)),
                                    format_bytes(all(memory.all_compressed))));
     text_ += page_tile("Models on the GPU", format_count(memory.chosen.models_on_gpu),
                        fmt::format("all raw {}", format_count(memory.all_cublas.models_on_gpu)));
     if (plan_.request.kv_bytes_per_token != 0) {
-      text_ += page_tile("Tokens of KV cache", format_magnitude(memory.chosen.kv_tokens_on_gpu),
-                         fmt::format("beside one model; all raw {}", format_magnitude(memory.all_cublas.kv_tokens_on_gpu)));
+      text_ +=
+          page_tile("Tokens of KV cache", format_magnitude(memory.chosen.kv_tokens_on_gpu),
+                    fmt::format("beside one model; all raw {}", format_magnitude(memory.all_cublas.kv_tokens_on_gpu)));
     }
     add("</dl>\n");
   }
@@ -119,7 +122,8 @@ class Page {
     }
     const Measurement& first = list->front();
     const double ratio = speed_up(*cell, first);
-    std::string title = fmt::format("{:.2f} us, cuBLAS {:.2f} us\n{}", first.us, cell->cublas_us, describe(first.choice));
+    std::string title =
+        fmt::format("{:.2f} us, cuBLAS {:.2f} us\n{}", first.us, cell->cublas_us, describe(first.choice));
     for (std::size_t i = 1; i < list->size(); ++i) {
       title += fmt::format("\n{:.2f} us: {}", (*list)[i].us, describe((*list)[i].choice));
     }
@@ -144,7 +148,8 @@ class Page {
         "<div class=\"scroll\"><table>\n<thead><tr><th>kind</th><th>shape</th><th class=\"n\">matrices</th>"
         "<th class=\"n\">kept raw</th><th class=\"n\">compressed</th><th class=\"n\">raw adds</th>",
         objective_name(plan_.request.objective));
-    for (const std::uint32_t tokens : plan_.request.batch_sizes) add("<th class=\"n\">{} tokens</th>", tokens);
+    for (const std::uint32_t tokens : plan_.request.batch_sizes)
+      add("<th class=\"n\">{}</th>", format_count(tokens, "token"));
     add("</tr></thead>\n<tbody>\n");
     for (const KindCost& kind : memory.kinds) {
       add("<tr><td>{}</td><td>{} x {}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>"
@@ -163,7 +168,8 @@ class Page {
 
   void add_origin() {
     const PlanOrigin& origin = plan_.origin;
-    add("<section>\n<h2>Origin</h2>\n<p>Driver {}, CUDA {}, cuBLASLt {}, unweight {}, kernels {}.<br/>{}</p>\n</section>\n",
+    add("<section>\n<h2>Origin</h2>\n<p>Driver {}, CUDA {}, cuBLASLt {}, unweight {}, kernels "
+        "{}.<br/>{}</p>\n</section>\n",
         safe_markup(origin.driver), safe_markup(origin.cuda), origin.cublaslt, safe_markup(origin.library),
         safe_markup(origin.kernels), safe_markup(origin.command));
   }

@@ -40,15 +40,16 @@ std::string weights_table(const Plan& plan) {
 }
 
 std::string kinds_table(const Plan& plan, const MemoryReport& memory) {
-  std::vector<Table::Column> columns = {{"kind", kLeft},  {"shape", kLeft}, {"matrices", kRight},
+  std::vector<Table::Column> columns = {{"kind", kLeft}, {"shape", kLeft},  {"matrices", kRight},
                                         {"raw", kRight}, {"bytes", kRight}, {"raw adds", kRight}};
-  for (const std::uint32_t tokens : plan.request.batch_sizes) columns.push_back({fmt::format("{} tokens", tokens), kRight});
+  for (const std::uint32_t tokens : plan.request.batch_sizes)
+    columns.push_back({format_count(tokens, "token"), kRight});
   Table table(std::move(columns));
   for (const KindCost& kind : memory.kinds) {
     const std::uint64_t more = kind.raw_bytes - std::min(kind.raw_bytes, kind.compressed_bytes);
-    std::vector<std::string> row = {printable(kind.kind),     fmt::format("{} x {}", kind.rows, kind.cols),
-                                    format_count(kind.count), format_count(kind.raw),
-                                    format_bytes(kind.compressed_bytes), format_bytes(more)};
+    std::vector<std::string> row = {
+        printable(kind.kind),   fmt::format("{} x {}", kind.rows, kind.cols), format_count(kind.count),
+        format_count(kind.raw), format_bytes(kind.compressed_bytes),          format_bytes(more)};
     for (std::size_t b = 0; b < kind.compressed_us.size(); ++b) {
       row.push_back(fmt::format("{:.1f} us {}, raw {:.1f}, cuBLAS {:.1f}", kind.compressed_us[b],
                                 pipeline_name(kind.pipelines[b]), kind.raw_us[b], kind.cublas_us[b]));
@@ -60,9 +61,11 @@ std::string kinds_table(const Plan& plan, const MemoryReport& memory) {
 
 std::string costs_table(const Plan& plan, const MemoryReport& memory) {
   const bool kv = plan.request.kv_bytes_per_token != 0;
-  std::vector<Table::Column> columns = {{"", kLeft}, {"matrices", kRight}, {"scratch", kRight}, {"models on GPU", kRight}};
+  std::vector<Table::Column> columns = {
+      {"", kLeft}, {"matrices", kRight}, {"scratch", kRight}, {"models on GPU", kRight}};
   if (kv) columns.push_back({"tokens of KV cache", kRight});
-  for (const std::uint32_t tokens : plan.request.batch_sizes) columns.push_back({fmt::format("{} tokens", tokens), kRight});
+  for (const std::uint32_t tokens : plan.request.batch_sizes)
+    columns.push_back({format_count(tokens, "token"), kRight});
   Table table(std::move(columns));
   const auto add = [&](const char* name, const StepCost& cost) {
     std::vector<std::string> row = {name, format_bytes(cost.matrix_bytes), format_bytes(cost.scratch_bytes),
@@ -85,20 +88,21 @@ std::string facts_table(const PlanView& view) {
   Table table({{}, {}});
   table.add_row({"GPU", fmt::format("{}, {} multiprocessors, {}", printable(origin.gpu), origin.multiprocessors,
                                     format_bytes(origin.memory_bytes))});
-  table.add_row({"software", fmt::format("driver {}, CUDA {}, cuBLASLt {}, unweight {}, kernels {}", printable(origin.driver),
-                                         printable(origin.cuda), origin.cublaslt, printable(origin.library),
-                                         printable(origin.kernels))});
+  table.add_row({"software", fmt::format("driver {}, CUDA {}, cuBLASLt {}, unweight {}, kernels {}",
+                                         printable(origin.driver), printable(origin.cuda), origin.cublaslt,
+                                         printable(origin.library), printable(origin.kernels))});
   table.add_row({"measured", fmt::format("{}: {}", printable(origin.date), printable(origin.command))});
   if (view.memory) {
-    table.add_row({"for", fmt::format("{}, batch sizes {}, budget {}, {} dependent launch",
-                                      objective_name(request.objective), fmt::join(request.batch_sizes, ", "),
-                                      request.memory_budget_bytes == 0 ? "the GPU" : format_bytes(request.memory_budget_bytes),
-                                      request.dependent_launch ? "with" : "without")});
+    table.add_row(
+        {"for", fmt::format("{}, batch sizes {}, budget {}, {} dependent launch", objective_name(request.objective),
+                            fmt::join(request.batch_sizes, ", "),
+                            request.memory_budget_bytes == 0 ? "the GPU" : format_bytes(request.memory_budget_bytes),
+                            request.dependent_launch ? "with" : "without")});
   }
   if (view.measuring.timed != 0) {
-    table.add_row({"tuning", fmt::format("{}, {} timed, {} refused", format_seconds(view.measuring.seconds),
-                                         format_count(view.measuring.timed, "candidate"),
-                                         format_count(view.measuring.refused))});
+    table.add_row(
+        {"tuning", fmt::format("{}, {} timed, {} refused", format_seconds(view.measuring.seconds),
+                               format_count(view.measuring.timed, "candidate"), format_count(view.measuring.refused))});
   }
   if (!view.file.empty()) table.add_row({"plan", printable(view.file.native())});
   if (!view.report.empty()) table.add_row({"report", printable(view.report.native())});
@@ -206,7 +210,8 @@ std::string plan_summary(const PlanView& view) {
   std::string text = weights_table(view.plan) + "\n";
   if (view.memory) text += kinds_table(view.plan, *view.memory) + "\n" + costs_table(view.plan, *view.memory) + "\n";
   text += facts_table(view);
-  text += "\nNumbers of weights are times as fast as the best of cuBLAS on raw weights, those of costs in brackets, too.\n";
+  text +=
+      "\nNumbers of weights are times as fast as the best of cuBLAS on raw weights, those of costs in brackets, too.\n";
   return text;
 }
 

@@ -70,8 +70,8 @@ std::string eta_text(double left, double done, double seconds) {
 /// The line, with as much of it as fits.
 std::string assemble(const std::string& verb, double fraction, const std::string& notes, const std::string& current,
                      std::size_t columns, bool unicode) {
-  std::string text = fmt::format("{} {} {:3.0f}%  {}", verb, draw_bar(fraction, unicode), std::min(100.0, 100 * fraction),
-                                 notes);
+  std::string text =
+      fmt::format("{} {} {:3.0f}%  {}", verb, draw_bar(fraction, unicode), std::min(100.0, 100 * fraction), notes);
   const std::size_t width = display_width(text);
   constexpr std::size_t kShortestName = 8;
   if (columns > width + 2 + kShortestName && !current.empty()) {

@@ -89,7 +89,7 @@ std::vector<std::string> device_arguments(const TuneArguments& arguments, const 
     weights += fmt::format("{}{}x{}:{}", weights.empty() ? "" : ",", weight.rows, weight.cols,
                            exception_class_name(weight.exceptions));
   }
-  std::vector<std::string> words = {"--weights", weights,        "--tokens",  joined(tokens),
+  std::vector<std::string> words = {"--weights", weights,           "--tokens",  joined(tokens),
                                     "--out",     measured.native(), "--seconds", fmt::format("{}", arguments.seconds),
                                     "--command", arguments.command};
   if (arguments.exhaustive) words.emplace_back("--exhaustive");
@@ -98,8 +98,8 @@ std::vector<std::string> device_arguments(const TuneArguments& arguments, const 
 }
 
 Result<Plan> measure(const TuneArguments& arguments, const ModelMatrices& model, Measuring& measuring) {
-  const auto program =
-      find_companion("tune_device", "../tune_device", "tune: this unweight was built without its CUDA part", ErrorCode::kNoDevice);
+  const auto program = find_companion("tune_device", "../tune_device",
+                                      "tune: this unweight was built without its CUDA part", ErrorCode::kNoDevice);
   if (!program) return tl::unexpected(program.error());
   std::error_code ignored;
   const bool has_incumbent = fs::exists(arguments.out, ignored);

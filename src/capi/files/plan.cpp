@@ -146,17 +146,18 @@ unweight_status unweight_plan_refine(unweight_plan* plan, const unweight_refine_
     const auto read = read_struct(options, kFirstOptionsBytes, "options");
     if (!read) return tl::unexpected(read.error());
     if (read->step_us == nullptr) return fail(ErrorCode::kInvalidArgument, "options->step_us is NULL");
-    if (auto ok = check_array(read->tokens, read->token_count, "options->tokens", "options->token_count"); !ok) return ok;
+    if (auto ok = check_array(read->tokens, read->token_count, "options->tokens", "options->token_count"); !ok)
+      return ok;
     if (report != nullptr) {
       if (auto ok = check_struct(report, kFirstReportBytes, "report"); !ok) return ok;
     }
-    const auto refined =
-        refine_plan(plan->plan, [&](const Plan& changed) { return call_timer(*read, changed); }, to_options(*read));
+    const auto refined = refine_plan(
+        plan->plan, [&](const Plan& changed) { return call_timer(*read, changed); }, to_options(*read));
     if (!refined) return tl::unexpected(refined.error());
     if (report == nullptr) return {};
     const std::uint64_t size = std::min<std::uint64_t>(report->struct_size, sizeof *report);
-    const unweight_refine_report filled{size, refined->first_us, refined->best_us, refined->seconds, refined->tried,
-                                        refined->accepted, refined->stopped ? 1U : 0U, 0};
+    const unweight_refine_report filled{size,           refined->first_us, refined->best_us,           refined->seconds,
+                                        refined->tried, refined->accepted, refined->stopped ? 1U : 0U, 0};
     std::memcpy(report, &filled, static_cast<std::size_t>(size));
     return {};
   });

@@ -21,18 +21,17 @@ Result<CublasLt> load() {
   void* const library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) return fail(ErrorCode::kCuda, std::string("cuBLASLt: ") + dlerror());
   CublasLt lt{};
-  const bool complete = find(library, "cublasLtGetVersion", lt.version) && find(library, "cublasLtCreate", lt.create) &&
-                        find(library, "cublasLtDestroy", lt.destroy) &&
-                        find(library, "cublasLtGetStatusString", lt.status_string) &&
-                        find(library, "cublasLtMatmul", lt.matmul) &&
-                        find(library, "cublasLtMatmulAlgoGetHeuristic", lt.heuristic) &&
-                        find(library, "cublasLtMatmulAlgoCheck", lt.algorithm_check) &&
-                        find(library, "cublasLtMatmulDescInit_internal", lt.desc_init) &&
-                        find(library, "cublasLtMatmulDescSetAttribute", lt.desc_set) &&
-                        find(library, "cublasLtMatrixLayoutInit_internal", lt.layout_init) &&
-                        find(library, "cublasLtMatmulPreferenceCreate", lt.preference_create) &&
-                        find(library, "cublasLtMatmulPreferenceDestroy", lt.preference_destroy) &&
-                        find(library, "cublasLtMatmulPreferenceSetAttribute", lt.preference_set);
+  const bool complete =
+      find(library, "cublasLtGetVersion", lt.version) && find(library, "cublasLtCreate", lt.create) &&
+      find(library, "cublasLtDestroy", lt.destroy) && find(library, "cublasLtGetStatusString", lt.status_string) &&
+      find(library, "cublasLtMatmul", lt.matmul) && find(library, "cublasLtMatmulAlgoGetHeuristic", lt.heuristic) &&
+      find(library, "cublasLtMatmulAlgoCheck", lt.algorithm_check) &&
+      find(library, "cublasLtMatmulDescInit_internal", lt.desc_init) &&
+      find(library, "cublasLtMatmulDescSetAttribute", lt.desc_set) &&
+      find(library, "cublasLtMatrixLayoutInit_internal", lt.layout_init) &&
+      find(library, "cublasLtMatmulPreferenceCreate", lt.preference_create) &&
+      find(library, "cublasLtMatmulPreferenceDestroy", lt.preference_destroy) &&
+      find(library, "cublasLtMatmulPreferenceSetAttribute", lt.preference_set);
   if (!complete) return fail(ErrorCode::kCuda, "cuBLASLt: " + name + " lacks a function: " + dlerror());
   return lt;
 }
@@ -131,8 +130,8 @@ Result<std::size_t> DenseMultiplier::check(const DenseCall& call, const cublasLt
 cublasStatus_t DenseMultiplier::multiply(DenseCall& call, const cublasLtMatmulAlgo_t& algorithm,
                                          const Operands& operands, cudaStream_t stream) const {
   if (operands.bias != nullptr) {
-    const cublasStatus_t status = lt_.desc_set(&call.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &operands.bias,
-                                               sizeof operands.bias);
+    const cublasStatus_t status =
+        lt_.desc_set(&call.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &operands.bias, sizeof operands.bias);
     if (status != CUBLAS_STATUS_SUCCESS) return status;
   }
   constexpr float kOne = 1, kZero = 0;

@@ -76,13 +76,15 @@ Result<DecodedMatmul> DecodedMatmul::create(const DeviceBlob& weight, const Matm
   auto call = launch::describe_call((*multiplier)->lt(), {shape.rows, shape.cols, like.tokens, like.x_stride,
                                                           like.y_stride, like.bias != nullptr, multiprocessors});
   if (!call) return tl::unexpected(call.error());
-  const auto found = (*multiplier)->proposals(*call, kMostAlgorithms, kWorkspaceBytes, alignment_of(like.x),
-                                              alignment_of(like.y));
+  const auto found =
+      (*multiplier)->proposals(*call, kMostAlgorithms, kWorkspaceBytes, alignment_of(like.x), alignment_of(like.y));
   if (!found) return tl::unexpected(found.error());
   if (algorithm >= found->size()) {
-    return refuse("algorithm=" + text(algorithm) + " must be below " + text(found->size()) + ", the number of proposals");
+    return refuse("algorithm=" + text(algorithm) + " must be below " + text(found->size()) +
+                  ", the number of proposals");
   }
-  const Problem problem{*multiplier, shape, like, *call, (*found)[algorithm], static_cast<std::uint32_t>(found->size())};
+  const Problem problem{
+      *multiplier, shape, like, *call, (*found)[algorithm], static_cast<std::uint32_t>(found->size())};
   return DecodedMatmul(std::make_shared<const Problem>(problem));
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::kOutOfMemory, "out of memory");

@@ -105,22 +105,30 @@ class Collector {
     std::uint64_t bytes = 0, units = 0, tiles = 0;
     for (const Tensor* part : matrix.parts) {
       const std::uint64_t values = part->source_bytes / 2;
-      bytes += part->raw ? format::raw_blob_bytes(values)
-                         : part->blob_bytes != 0 ? part->blob_bytes : estimated_bytes(values);
+      bytes += part->raw               ? format::raw_blob_bytes(values)
+               : part->blob_bytes != 0 ? part->blob_bytes
+                                       : estimated_bytes(values);
       units += part->exception_units;
       tiles += part->tiles;
     }
-    const auto& [batch, rows, cols] = matrix.shape;
-    const PlanMatrices equal{kind_of(matrix.name), rows, cols, exception_class(units, tiles), bytes / batch,
-                             format::raw_blob_bytes(rows * cols), {}, 0};
+    const MatrixShape& shape = matrix.shape;
+    const PlanMatrices equal{kind_of(matrix.name),
+                             shape.rows,
+                             shape.cols,
+                             exception_class(units, tiles),
+                             bytes / shape.batch,
+                             format::raw_blob_bytes(shape.rows * shape.cols),
+                             {},
+                             0};
     auto group = std::ranges::find_if(model_.matrices, [&](const PlanMatrices& other) {
-      return other.kind == equal.kind && other.rows == rows && other.cols == cols && other.exceptions == equal.exceptions;
+      return other.kind == equal.kind && other.rows == equal.rows && other.cols == equal.cols &&
+             other.exceptions == equal.exceptions;
     });
     if (group == model_.matrices.end()) group = model_.matrices.insert(group, equal);
     // Of blobs of slightly different sizes the largest counts.
     group->compressed_bytes = std::max(group->compressed_bytes, equal.compressed_bytes);
-    for (std::uint64_t i = 0; i < batch; ++i) {
-      group->names.push_back(batch == 1 ? matrix.name : fmt::format("{}[{}]", matrix.name, i));
+    for (std::uint64_t i = 0; i < shape.batch; ++i) {
+      group->names.push_back(shape.batch == 1 ? matrix.name : fmt::format("{}[{}]", matrix.name, i));
     }
   }
 

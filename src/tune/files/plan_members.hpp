@@ -21,7 +21,8 @@ inline constexpr std::string_view kName = "name", kMultiprocessors = "multiproce
 // request
 inline constexpr std::string_view kObjective = "objective", kBatchSizes = "batch_sizes",
                                   kMemoryBudgetBytes = "memory_budget_bytes", kDependentLaunch = "dependent_launch",
-                                  kModel = "model", kOtherBytes = "other_bytes", kKvBytesPerToken = "kv_bytes_per_token";
+                                  kModel = "model", kOtherBytes = "other_bytes",
+                                  kKvBytesPerToken = "kv_bytes_per_token";
 // matrices
 inline constexpr std::string_view kKind = "kind", kRows = "rows", kCols = "cols", kExceptions = "exceptions",
                                   kCompressedBytes = "compressed_bytes", kRawBytes = "raw_bytes", kRaw = "raw",

@@ -83,7 +83,8 @@ class Members {
   Result<Enum> name(std::string_view member, const std::array<std::string_view, kCount>& names) {
     UNWEIGHT_ASSIGN(const std::string value, text(member));
     if (const auto found = tune::enum_of<Enum>(names, value)) return *found;
-    return out_of_range(where_, fmt::format("{} {} is none of {}", member, io::quoted_name(value), fmt::join(names, ", ")));
+    return out_of_range(where_,
+                        fmt::format("{} {} is none of {}", member, io::quoted_name(value), fmt::join(names, ", ")));
   }
   /// Calls `read(element, where)` for every element of an array.
   template <class Read>
@@ -147,7 +148,8 @@ Result<Measurement> read_measurement(element value, std::string where) {
   } else if (members.has(kAlgorithm)) {
     UNWEIGHT_ASSIGN(const std::string text, members.text(kAlgorithm));
     if (!tune::parse_algorithm(text, measured.choice.algorithm)) {
-      return out_of_range(members.where(), fmt::format("algorithm {} is not 128 hexadecimal digits", io::quoted_name(text)));
+      return out_of_range(members.where(),
+                          fmt::format("algorithm {} is not 128 hexadecimal digits", io::quoted_name(text)));
     }
   }
   UNWEIGHT_ASSIGN(measured.us, members.real(kUs, kMaxUs));
@@ -276,7 +278,8 @@ Result<Plan> read_document(element value) {
   }));
   UNWEIGHT_TRY(root.each(kWeights, [&](element item, std::string where) -> Result<void> {
     UNWEIGHT_ASSIGN(PlanWeight entry, read_weight(item, where));
-    if (plan.weights.size() == kMaxWeights) return out_of_range(where, fmt::format("more than {} weights", kMaxWeights));
+    if (plan.weights.size() == kMaxWeights)
+      return out_of_range(where, fmt::format("more than {} weights", kMaxWeights));
     if (plan.find(entry.weight) != nullptr) {
       return out_of_range(where, describe(entry.weight) + " has an entry already");
     }
