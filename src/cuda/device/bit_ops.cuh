@@ -62,6 +62,15 @@ UNWEIGHT_HOST_DEVICE inline std::uint32_t select_bits(std::uint32_t mask, std::u
   return logic3<(0xf0 & 0xcc) | (~0xf0 & 0xaa)>(mask, if_set, if_clear);
 }
 
+/// SHF: the 32 bits from bit `shift`, below 32, of the 64 of `low`, then `high`.
+UNWEIGHT_HOST_DEVICE inline std::uint32_t funnel_shift(std::uint32_t low, std::uint32_t high, std::uint32_t shift) {
+#if defined(__CUDA_ARCH__)
+  return __funnelshift_r(low, high, shift);
+#else
+  return static_cast<std::uint32_t>((std::uint64_t{high} << 32 | low) >> shift);
+#endif
+}
+
 /// Exact.
 UNWEIGHT_HOST_DEVICE inline float float_of_bf16(std::uint16_t value) {
   const std::uint32_t bits = std::uint32_t{value} << 16;
