@@ -25,10 +25,14 @@ using Config = sm90::DistributionDecodeConfig<Warps>;
 
 launch::PlacedDistributionBlob place(const View& view, const GuardedBytes& bytes) {
   const auto& h = view.header();
-  return {{h.batch, h.rows, h.cols}, static_cast<distribution::Layout>(h.layout),
-          h.class_count,             h.scale_count,
-          h.table_units,             h.stream_bytes,
-          h.content_checksum,        bytes.data()};
+  return {{h.batch, h.rows, h.cols},
+          static_cast<distribution::Layout>(h.layout),
+          h.class_count,
+          h.scale_count,
+          h.table_units,
+          h.stream_bytes,
+          h.content_checksum,
+          bytes.data()};
 }
 
 struct Decoded {
@@ -65,9 +69,8 @@ std::vector<std::uint16_t> wanted_memory(std::span<const std::uint16_t> values, 
 
 TEST(DistributionDecodeEmulation, EveryFillingAndShape) {
   std::uint64_t seed = 0;
-  for (const MatrixShape& shape :
-       {MatrixShape{1, 40, 130}, MatrixShape{3, 17, 96}, MatrixShape{2, 5, 1100}, MatrixShape{1, 300, 17},
-        MatrixShape{1, 1, 4096}, MatrixShape{1, 33, 128}}) {
+  for (const MatrixShape& shape : {MatrixShape{1, 40, 130}, MatrixShape{3, 17, 96}, MatrixShape{2, 5, 1100},
+                                   MatrixShape{1, 300, 17}, MatrixShape{1, 1, 4096}, MatrixShape{1, 33, 128}}) {
     for (const Filling filling : kAllFillings) {
       const auto values = make_tensor(shape, filling, 5);
       const auto bytes = distribution::encode(values, shape).value();
@@ -121,9 +124,14 @@ void expect_as_reference(const Bytes& bytes, const std::string& what) {
   ASSERT_TRUE(front);
   const auto& h = front->header();
   const GuardedBytes memory(bytes);
-  const launch::PlacedDistributionBlob blob{
-      {h.batch, h.rows, h.cols}, distribution::Layout::kCoded, h.class_count,      h.scale_count,
-      h.table_units,             h.stream_bytes,               h.content_checksum, memory.data()};
+  const launch::PlacedDistributionBlob blob{{h.batch, h.rows, h.cols},
+                                            distribution::Layout::kCoded,
+                                            h.class_count,
+                                            h.scale_count,
+                                            h.table_units,
+                                            h.stream_bytes,
+                                            h.content_checksum,
+                                            memory.data()};
   const Decoded out = run<1>(blob, h.cols, 1, 1);
   const auto view = codec::distribution::open_blob(bytes);
   const auto values = view ? codec::distribution::reference_decode(bytes) : std::nullopt;

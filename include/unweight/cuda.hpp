@@ -46,6 +46,17 @@ class DeviceBlob {
   /// rows, columns or tiles); kNoDevice; kCuda.
   [[nodiscard]] static Result<DeviceBlob> create(std::span<const std::byte> blob, const void* device_bytes);
 
+  /// As create(), for a blob that is not in host memory as a whole.
+  /// @param header  its first 256 bytes, or more
+  /// @param tables  the bytes of blob_tables(header)
+  [[nodiscard]] static Result<DeviceBlob> create(std::span<const std::byte> header, std::span<const std::byte> tables,
+                                                 const void* device_bytes);
+
+  /// As create(), without looking at the tables: for a blob that this library has made in device memory
+  /// (distribution_cuda.hpp) or that has been validated before. Kernels index with what the tables say.
+  /// @param header  its first 256 bytes, or more; validated
+  [[nodiscard]] static Result<DeviceBlob> create_unchecked(std::span<const std::byte> header, const void* device_bytes);
+
   [[nodiscard]] const MatrixShape& shape() const noexcept { return shape_; }
   [[nodiscard]] BlobLayout layout() const noexcept { return layout_; }
   /// Device address of the blob's first byte.
@@ -59,6 +70,7 @@ class DeviceBlob {
 
  private:
   DeviceBlob() = default;
+  static Result<DeviceBlob> of_validated(std::span<const std::byte> header, const void* device_bytes);
 
   MatrixShape shape_;
   const std::byte* data_ = nullptr;
@@ -68,6 +80,16 @@ class DeviceBlob {
   BlobLayout layout_ = BlobLayout::kRaw;
   std::uint8_t exception_base_ = 0;
 };
+
+/// A range of a blob's bytes.
+struct BlobRange {
+  std::uint64_t offset = 0;
+  std::uint64_t size_bytes = 0;
+};
+
+/// Where the tables of a blob lie that DeviceBlob::create() wants beside the header, the blob's first 256 bytes or
+/// more. Empty for a raw blob. Errors: 20..25.
+[[nodiscard]] Result<BlobRange> blob_tables(std::span<const std::byte> header);
 
 // ---- full decode ----------------------------------------------------------------------------------------------------
 

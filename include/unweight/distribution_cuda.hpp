@@ -37,8 +37,8 @@ class DeviceBlob {
   ///                      follows is ignored
   /// @param device_bytes  the whole blob in device memory, aligned to kDeviceBlobAlignment; may be null for an empty
   ///                      tensor
-  /// Errors: 20..25 as inspect(); kInvalidArgument (alignment, not device memory, shape beyond the kernels' limits: 2^31
-  /// rows, columns, blocks or tiles); kNoDevice; kCuda.
+  /// Errors: 20..25 as inspect(); kInvalidArgument (alignment, not device memory, shape beyond the kernels' limits:
+  /// 2^31 rows, columns, blocks or tiles); kNoDevice; kCuda.
   [[nodiscard]] static Result<DeviceBlob> create(std::span<const std::byte> front, const void* device_bytes);
 
   [[nodiscard]] const MatrixShape& shape() const noexcept { return shape_; }
@@ -70,8 +70,8 @@ class DeviceBlob {
   Layout layout_ = Layout::kRaw;
 };
 
-/// How many bytes of a blob come before its stream: what DeviceBlob::create() needs of it. `header` has the blob's first
-/// 256 bytes, or more. Errors: 20..25.
+/// How many bytes of a blob come before its stream: what DeviceBlob::create() needs of it. `header` has the blob's
+/// first 256 bytes, or more. Errors: 20..25.
 [[nodiscard]] Result<std::uint64_t> front_bytes(std::span<const std::byte> header);
 
 /// What kernels found in a blob: a word of device memory, aligned to 8 bytes, which the caller sets to 0 first. Any
@@ -101,10 +101,11 @@ struct DeviceStatus {
 
 // ---- to the runtime form --------------------------------------------------------------------------------------------
 //
-// The runtime blob has the bytes that to_runtime() and unweight::encode() make on the CPU, checksums included. How large
-// it is shows only when the tensor has been decoded. So there are two ways:
+// The runtime blob has the bytes that to_runtime() and unweight::encode() make on the CPU, checksums included. How
+// large it is shows only when the tensor has been decoded. So there are two ways:
 //  - transcode() in one call, to a buffer of encode_bound(shape) bytes, or of as many as the caller has;
-//  - plan_transcode(), which says in a TranscodeOutcome how large the blob will be, then finish_transcode() into a buffer
+//  - plan_transcode(), which says in a TranscodeOutcome how large the blob will be, then finish_transcode() into a
+//  buffer
 //    of that size.
 
 struct TranscodeOptions {
@@ -116,14 +117,14 @@ struct TranscodeOptions {
 /// What came of a transcoding: memory that the device can write and the host can read in the end, aligned to 8 bytes
 /// (page-locked host memory, or device memory to be copied).
 struct TranscodeOutcome {
-  DeviceStatus status;           ///< what was found; the rest is meaningful only where check(status) says yes
-  std::uint64_t blob_bytes = 0;  ///< of the runtime blob; known after plan_transcode()
+  DeviceStatus status;                  ///< what was found; the rest is meaningful only where check(status) says yes
+  std::uint64_t blob_bytes = 0;         ///< of the runtime blob; known after plan_transcode()
   std::array<std::byte, 256> header{};  ///< of the runtime blob: after the end, for unweight::DeviceBlob
 };
 
-/// Bytes of device memory, aligned to 256, that transcoding needs: the decoded tensor, or slab_bytes of it, and for each
-/// strip of 16 rows some 0.5 KiB and 4 bytes a tile of 1024 values. Errors: kInvalidArgument (slab_bytes too small for a
-/// strip of the tensor, or shape too large).
+/// Bytes of device memory, aligned to 256, that transcoding needs: the decoded tensor, or slab_bytes of it, and for
+/// each strip of 16 rows some 0.5 KiB and 4 bytes a tile of 1024 values. Errors: kInvalidArgument (slab_bytes too small
+/// for a strip of the tensor, or shape too large).
 [[nodiscard]] Result<std::size_t> transcode_workspace_bytes(const DeviceBlob& blob,
                                                             const TranscodeOptions& options = {});
 
@@ -148,8 +149,9 @@ struct TranscodeOutcome {
                                             cudaStream_t stream);
 
 /// Both halves.
-[[nodiscard]] Result<void> transcode(const DeviceBlob& blob, void* workspace, const TranscodeOptions& options, void* out,
-                                     std::uint64_t capacity_bytes, TranscodeOutcome* outcome, cudaStream_t stream);
+[[nodiscard]] Result<void> transcode(const DeviceBlob& blob, void* workspace, const TranscodeOptions& options,
+                                     void* out, std::uint64_t capacity_bytes, TranscodeOutcome* outcome,
+                                     cudaStream_t stream);
 
 /// The runtime blob that a transcoding has written to `device_bytes`: what unweight::DeviceBlob::create() would return
 /// for it. Its tables are not validated again: they were made on the device. Errors: those of check(outcome.status); as

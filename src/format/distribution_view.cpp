@@ -74,6 +74,13 @@ Result<void> Front::read_tables() {
   return check_starts();
 }
 
+Result<std::uint64_t> Front::bytes_needed(const Header& h) {
+  Front front;
+  std::uint64_t blob_bytes = 0;
+  if (auto ok = front.read(h, blob_bytes); !ok) return tl::unexpected(ok.error());
+  return front.front_bytes();
+}
+
 Result<Front> Front::validate(const Header& h, std::span<const std::byte> bytes) {
   Front front;
   std::uint64_t blob_bytes = 0;

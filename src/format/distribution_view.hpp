@@ -27,10 +27,13 @@ using Frequencies = std::array<std::uint16_t, kRanks>;
 /// What comes before a blob's stream, validated: header and tables.
 class Front {
  public:
-  /// Validates `header` (as read_header() returned it) and the tables against `bytes`, which must reach up to the stream
-  /// at least. Time is proportional to the number of rows and blocks. Errors: kTruncated, kCorruptHeader,
+  /// Validates `header` (as read_header() returned it) and the tables against `bytes`, which must reach up to the
+  /// stream at least. Time is proportional to the number of rows and blocks. Errors: kTruncated, kCorruptHeader,
   /// kCorruptPayload. Throws bad_alloc.
   [[nodiscard]] static Result<Front> validate(const Header& header, std::span<const std::byte> bytes);
+
+  /// How many bytes validate() needs. Errors: kCorruptHeader.
+  [[nodiscard]] static Result<std::uint64_t> bytes_needed(const Header& header);
 
   [[nodiscard]] const Header& header() const noexcept { return header_; }
   [[nodiscard]] Layout layout() const noexcept { return static_cast<Layout>(header_.layout); }

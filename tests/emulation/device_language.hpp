@@ -40,6 +40,7 @@ T __ldg(const T* at) {
 }
 
 inline std::uint32_t min(std::uint32_t a, std::uint32_t b) { return std::min(a, b); }
+inline std::uint32_t max(std::uint32_t a, std::uint32_t b) { return std::max(a, b); }
 
 inline void __syncthreads() { unweight::emulation::sync_block(); }
 inline void __syncwarp() {
@@ -83,6 +84,17 @@ inline std::uint32_t __reduce_max_sync(std::uint32_t, std::uint32_t value) {
   return result;
 }
 
+inline std::uint32_t __reduce_add_sync(std::uint32_t, std::uint32_t value) {
+  const std::byte* all = unweight::emulation::exchange(&value, sizeof value);
+  std::uint32_t result = 0;
+  for (std::uint32_t lane = 0; lane < unweight::emulation::kWarpLanes; ++lane) {
+    std::uint32_t other;
+    std::memcpy(&other, all + lane * sizeof other, sizeof other);
+    result += other;
+  }
+  return result;
+}
+
 inline std::uint32_t __ballot_sync(std::uint32_t, bool value) {
   const std::byte* all = unweight::emulation::exchange(&value, sizeof value);
   std::uint32_t result = 0;
@@ -96,6 +108,7 @@ inline bool __any_sync(std::uint32_t mask, bool value) { return __ballot_sync(ma
 
 inline bool __all_sync(std::uint32_t mask, bool value) { return ~__ballot_sync(mask, value) == 0; }
 
+inline int __ffs(int value) { return __builtin_ffs(value); }
 inline int __popc(std::uint32_t value) { return __builtin_popcount(value); }
 
 template <class T>

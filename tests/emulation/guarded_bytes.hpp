@@ -12,8 +12,8 @@
 
 namespace unweight::test {
 
-/// Bytes as device memory would hold them, aligned to 128, right in front of a page that nobody may touch: whoever reads
-/// or writes beyond them ends the program. The page before is guarded, too.
+/// Bytes as device memory would hold them, aligned to 128, right in front of a page that nobody may touch: whoever
+/// reads or writes beyond them ends the program. The page before is guarded, too.
 class GuardedBytes {
  public:
   explicit GuardedBytes(std::size_t size_bytes) : size_bytes_(size_bytes) {

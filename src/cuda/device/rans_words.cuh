@@ -7,8 +7,8 @@
 //   shared   [ring of 2 KiB]   position --->            filled --->
 //
 // Places count bytes from the chunk with the first word. At most 64 bytes are taken a step, 256 between two calls of
-// refill(). A refill is asked for as soon as there is room, so when it is, more than 1,200 bytes are still ahead: it is not
-// needed before the third call after that, and only then is it waited for. That is more time than memory takes.
+// refill(). A refill is asked for as soon as there is room, so when it is, more than 1,200 bytes are still ahead: it is
+// not needed before the third call after that, and only then is it waited for. That is more time than memory takes.
 #pragma once
 
 #include <cstddef>
@@ -65,9 +65,7 @@ class WordRing {
   }
 
   /// Whether all words have been taken: where their number is odd, a word of 0 is left. After drain().
-  [[nodiscard]] __device__ bool at_end() const {
-    return position_ == end_ || (position_ + 2 == end_ && word(0) == 0);
-  }
+  [[nodiscard]] __device__ bool at_end() const { return position_ == end_ || (position_ + 2 == end_ && word(0) == 0); }
 
  private:
   static constexpr std::uint32_t kFirstRefills = 3;

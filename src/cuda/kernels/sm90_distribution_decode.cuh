@@ -8,7 +8,8 @@
 //   out    values      any row stride >= K
 //
 //   bytes  10.5 bits in + 16 bits out a value. 28672 x 4096: 154 MB + 235 MB, 130 us at the 3.0 TB/s of a copy.
-//   work   a step of 32 values, a lane each, takes a warp some 40 instructions and the time of about ten dependent ones,
+//   work   a step of 32 values, a lane each, takes a warp some 40 instructions and the time of about ten dependent
+//   ones,
 //          two of them loads from shared memory: some 150 cycles. A block has 512 steps, one after the other.
 //
 // A warp a block, 32 warps a multiprocessor, all of them alone after they have made the slot tables together:
@@ -22,8 +23,8 @@
 // that stands behind those of the lanes before it. The value's prefix is the row's base plus the rank.
 //
 // Hostile bytes. The host has validated header and tables; even so nothing is read outside the blob, or written outside
-// the tensor, whatever the bytes that are found here: starts, sizes and escapes are checked before they are used, places
-// in rings and tables are masked, and the number of steps follows from the shape. A corrupt block is reported in
+// the tensor, whatever the bytes that are found here: starts, sizes and escapes are checked before they are used,
+// places in rings and tables are masked, and the number of steps follows from the shape. A corrupt block is reported in
 // `status`, the one of the lowest number when there are several.
 //
 // Limits: rows, columns and blocks below 2^31.
@@ -89,14 +90,18 @@ struct DistributionDecodeTraits {
   }
 };
 
-/// Where the parts of a block lie.
+/// Where the parts of a block lie, in bytes from its first one, where the suffixes are.
 struct BlockParts {
-  const std::uint32_t* suffixes;
-  const std::byte* states;  ///< the mask of their fourth bytes first
-  const std::uint16_t* escapes;
-  const std::byte* words;
-  const std::byte* end;
-  std::uint32_t escape_count;
+  const std::byte* begin;
+  std::uint32_t states;  ///< the mask of their fourth bytes first
+  std::uint32_t escapes;
+  std::uint32_t words;
+  std::uint32_t end;
+
+  template <class T>
+  [[nodiscard]] __device__ const T* at(std::uint32_t offset) const {
+    return reinterpret_cast<const T*>(begin + offset);
+  }
 };
 
 /// A block's values, by a warp.
@@ -104,6 +109,9 @@ template <class Config>
 struct BlockDecoder {
   static constexpr std::uint32_t kGroup = 4;  ///< steps that are decoded at a time
   static constexpr std::uint32_t kLanes = device::kLanes;
+  static constexpr std::uint32_t kStepWords = format::distribution::kStepSuffixBytes / sizeof(std::uint32_t);
+  /// More than any valid block has: a suffix, an escape and a word for each value.
+  static constexpr std::uint32_t kMostBlockBytes = 8 * format::distribution::kMaxBlockValues;
 
   const DistributionDecodeParams& params;
   std::uint32_t tables;  ///< shared address of the slot tables
@@ -160,24 +168,22 @@ struct BlockDecoder {
     const std::uint64_t end = std::uint64_t{kStartUnit} * params.block_starts[block + 1];
     const std::uint32_t plane = suffix_plane_bytes(place.steps());
     if (end < begin || end > params.stream_bytes || end - begin < plane + kFixedStateBytes) return false;
-    parts.escape_count = params.escape_counts[block];
-    parts.suffixes = reinterpret_cast<const std::uint32_t*>(params.stream + begin);
-    parts.states = params.stream + begin + plane;
-    parts.end = params.stream + end;
-    const std::uint32_t mask = *reinterpret_cast<const std::uint32_t*>(parts.states);
-    const std::uint64_t fixed =
-        plane + kFixedStateBytes + format::align_up(static_cast<std::uint32_t>(__popc(mask)), kStartUnit);
-    if (end - begin < fixed + std::uint64_t{parts.escape_count} * kEscapeBytes) return false;
-    parts.escapes = reinterpret_cast<const std::uint16_t*>(params.stream + begin + fixed);
-    parts.words = params.stream + begin + fixed + parts.escape_count * kEscapeBytes;
-    return parts.escape_count <= place.rows * place.cols;
+    if (end - begin > kMostBlockBytes) return false;  // it has words that no step takes
+    parts.begin = params.stream + begin;
+    parts.states = plane;
+    parts.end = static_cast<std::uint32_t>(end - begin);
+    const std::uint32_t escapes = params.escape_counts[block];
+    const auto fourth_bytes = static_cast<std::uint32_t>(__popc(*parts.at<std::uint32_t>(parts.states)));
+    parts.escapes = plane + kFixedStateBytes + (fourth_bytes + kStartUnit - 1) / kStartUnit * kStartUnit;
+    parts.words = parts.escapes + escapes * kEscapeBytes;
+    return parts.words <= parts.end && escapes <= place.rows * place.cols;
   }
 
   /// The lane's state at the start of the block.
   __device__ std::uint32_t first_state(const BlockParts& parts) const {
     using namespace format::distribution;
-    const std::uint32_t mask = *reinterpret_cast<const std::uint32_t*>(parts.states);
-    const std::byte* low = parts.states + kMaskBytes;
+    const std::uint32_t mask = *parts.at<std::uint32_t>(parts.states);
+    const std::byte* low = parts.begin + parts.states + kMaskBytes;
     const std::byte* third = low + kLanes * sizeof(std::uint16_t);
     std::uint32_t state = reinterpret_cast<const std::uint16_t*>(low)[lane];
     state |= static_cast<std::uint32_t>(third[lane]) << 16;
@@ -208,11 +214,11 @@ struct BlockDecoder {
     std::uint32_t low[kGroup], high[kGroup];
 
     __device__ void load(const std::uint32_t* plane, std::uint32_t step, const device::SuffixPlace& at) {
-      const std::uint32_t* words = plane + step * (format::distribution::kStepSuffixBytes / sizeof(std::uint32_t));
+      const std::uint32_t* words = plane + step * kStepWords;
       UNWEIGHT_UNROLL
       for (std::uint32_t i = 0; i < kGroup; ++i) {
-        low[i] = __ldg(words + i * 6 + at.word0);
-        high[i] = __ldg(words + i * 6 + at.word1);
+        low[i] = __ldg(words + i * kStepWords + at.word0);
+        high[i] = __ldg(words + i * kStepWords + at.word1);
       }
     }
   };
@@ -225,11 +231,12 @@ struct BlockDecoder {
     const std::uint32_t steps = place.steps(), stored = steps - min(steps, kStateSteps);
     const device::SuffixPlace at = device::suffix_place(lane);
     std::uint32_t state = first_state(parts);
-    device::WordRing words(ring, parts.words, parts.end, lane);
+    device::WordRing words(ring, parts.begin + parts.words, parts.begin + parts.end, lane);
     Rows rows;
+    const auto* const plane = parts.at<std::uint32_t>(0);
     SuffixWords next;
     // Of the last group and of blocks without stored steps, what is loaded here are the states.
-    next.load(parts.suffixes, 0, at);
+    next.load(plane, 0, at);
 
     std::uint32_t done = 0, row = 0;
     for (; done < stored; ++row) {
@@ -245,7 +252,7 @@ struct BlockDecoder {
           suffixes[k] = device::funnel_shift(next.low[k], next.high[k], at.shift);
         }
         done += kGroup;
-        next.load(parts.suffixes, done, at);
+        next.load(plane, done, at);
         words.refill();
         UNWEIGHT_UNROLL
         for (std::uint32_t k = 0; k < kGroup; ++k) {
@@ -260,12 +267,13 @@ struct BlockDecoder {
       for (; i < count; ++i, ++done) {
         if (i % kGroup == 0) words.refill();
         const std::uint32_t prefix = step(state, words, model);
-        const std::uint32_t* plane = parts.suffixes + done * (kStepSuffixBytes / sizeof(std::uint32_t));
-        const std::uint32_t suffix = device::funnel_shift(__ldg(plane + at.word0), __ldg(plane + at.word1), at.shift);
+        const std::uint32_t* stored_at = plane + done * kStepWords;
+        const std::uint32_t low = __ldg(stored_at + at.word0), high = __ldg(stored_at + at.word1);
+        const std::uint32_t suffix = device::funnel_shift(low, high, at.shift);
         if (i * kLanes + lane < place.cols) *out = static_cast<std::uint16_t>(device::join_suffix(prefix, suffix));
         out += kLanes;
       }
-      next.load(parts.suffixes, done, at);
+      next.load(plane, done, at);
     }
     return finish(place, values, state, words, done);
   }
@@ -308,10 +316,11 @@ struct BlockDecoder {
     if (!locate(block, place, parts)) return false;
     __syncwarp();  // the values are there
     bool sound = true;
-    for (std::uint32_t i = lane; i < parts.escape_count; i += kLanes) {
-      const std::uint32_t position = parts.escapes[2 * i], prefix = parts.escapes[2 * i + 1];
+    const auto* const escapes = parts.at<std::uint16_t>(parts.escapes);
+    for (std::uint32_t i = lane; i < (parts.words - parts.escapes) / kEscapeBytes; i += kLanes) {
+      const std::uint32_t position = escapes[2 * i], prefix = escapes[2 * i + 1];
       const std::uint32_t row = position / params.blocks.block_cols, col = position % params.blocks.block_cols;
-      const bool ascends = i == 0 || parts.escapes[2 * i - 2] < position;
+      const bool ascends = i == 0 || escapes[2 * i - 2] < position;
       if (!ascends || row >= place.rows || col >= place.cols || prefix >= kPrefixes) {
         sound = false;
         continue;

@@ -47,8 +47,7 @@ inline sm90::DistributionDecodeParams distribution_decode_params(const PlacedDis
                                                                  const DecodedRows& rows, std::uint64_t* status) {
   using namespace format::distribution;
   const Blocks blocks = blob.blocks();
-  const Sections at =
-      place_sections(blocks, blob.shape.batch * blob.shape.rows, blob.scale_count, blob.table_units);
+  const Sections at = place_sections(blocks, blob.shape.batch * blob.shape.rows, blob.scale_count, blob.table_units);
   const auto section = [&]<class T>(const T*, std::uint64_t offset) {
     return reinterpret_cast<const T*>(blob.data + offset);
   };
