@@ -5,15 +5,12 @@
 #include <capi/boundary.hpp>
 #include <cstddef>
 #include <cstring>
+#include <cuda/capi_objects.hpp>
 #include <fmt/format.h>
 #include <span>
 #include <type_traits>
 #include <unweight/cuda.hpp>
 #include <unweight/unweight_cuda.h>
-
-struct unweight_device_blob {
-  unweight::DeviceBlob blob;
-};
 
 namespace {
 

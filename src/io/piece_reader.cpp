@@ -30,7 +30,7 @@ PieceReader::PieceReader(const LoadSource& source, std::span<const LoadPiece> pi
       buffers_(buffers),
       checksum_(checksum),
       chunks_(source.items.size()),
-      filled_(buffers.size()) {
+      filled_(buffers.size(), kNone) {
   for (std::size_t i = 0; i < source.items.size(); ++i) {
     const std::uint64_t size = source.items[i].size_bytes;
     if (!is_hashed(i) || size <= format::kHeaderBytes) continue;
@@ -65,7 +65,7 @@ void PieceReader::read_pieces() {
     auto done = guarded([&] { return read(pieces_[piece], buffers_[piece % buffers_.size()]); });
     lock.lock();
     if (done) {
-      filled_[piece % buffers_.size()] = true;
+      filled_[piece % buffers_.size()] = piece;
     } else if (!error_) {
       error_ = std::move(done).error();
     }
@@ -92,7 +92,7 @@ Result<void> PieceReader::read(const LoadPiece& piece, std::byte* buffer) {
 Result<std::span<const std::byte>> PieceReader::wait(std::size_t piece) {
   std::unique_lock lock(mutex_);
   const std::size_t slot = piece % buffers_.size();
-  changed_.wait(lock, [&] { return error_ || filled_[slot]; });
+  changed_.wait(lock, [&] { return error_ || filled_[slot] == piece; });
   if (error_) return tl::unexpected(*error_);
   return std::span<const std::byte>(buffers_[slot], static_cast<std::size_t>(pieces_[piece].size_bytes));
 }
@@ -100,7 +100,7 @@ Result<std::span<const std::byte>> PieceReader::wait(std::size_t piece) {
 void PieceReader::release(std::size_t piece) {
   {
     const std::lock_guard lock(mutex_);
-    filled_[piece % buffers_.size()] = false;
+    filled_[piece % buffers_.size()] = kNone;
     released_ = piece + 1;
   }
   changed_.notify_all();

@@ -50,8 +50,6 @@ class PieceReader {
   [[nodiscard]] std::uint64_t payload_checksum(std::size_t item) const;
 
  private:
-  enum class SlotState : std::uint8_t { kFree, kReading, kFilled };
-
   void read_pieces();
   [[nodiscard]] Result<void> read(const LoadPiece& piece, std::byte* buffer);
   [[nodiscard]] bool is_hashed(std::size_t item) const;
@@ -64,9 +62,10 @@ class PieceReader {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<bool> filled_;  ///< by buffer
-  std::size_t next_ = 0;      ///< piece that is read next
-  std::size_t released_ = 0;  ///< pieces whose buffers have been given back
+  static constexpr std::size_t kNone = SIZE_MAX;
+  std::vector<std::size_t> filled_;  ///< by buffer: the piece that it holds, or kNone
+  std::size_t next_ = 0;             ///< piece that is read next
+  std::size_t released_ = 0;         ///< pieces whose buffers have been given back
   std::optional<Error> error_;
   bool stopped_ = false;
   std::vector<std::thread> threads_;  ///< last: they use all the others
