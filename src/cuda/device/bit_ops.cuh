@@ -11,9 +11,11 @@
 /// Before a loop over registers, whose indices must be constants. Compilers for the CPU do not know the order.
 #if defined(__CUDA_ARCH__)
 #define UNWEIGHT_UNROLL _Pragma("unroll")
+#define UNWEIGHT_UNROLL_4 _Pragma("unroll 4")   // so that loads of later rounds go out early
 #define UNWEIGHT_NO_UNROLL _Pragma("unroll 1")  // the opposite: where copies of the body would only cost registers
 #else
 #define UNWEIGHT_UNROLL
+#define UNWEIGHT_UNROLL_4
 #define UNWEIGHT_NO_UNROLL
 #endif
 

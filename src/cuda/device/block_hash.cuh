@@ -89,6 +89,7 @@ __device__ inline std::uint64_t hash_range(const std::byte* data, std::uint64_t 
     } else if (on_chain) {
       const std::uint64_t left = blocks - first;
       const std::uint32_t count = left < HashStorage::kRound ? static_cast<std::uint32_t>(left) : HashStorage::kRound;
+      UNWEIGHT_UNROLL_4
       for (std::uint32_t i = 0; i < count; ++i) sum = scramble(sum + storage.sums[parity][i][lane], key);
     }
     __syncthreads();

@@ -7,7 +7,7 @@
 //   shared   [ring of 2 KiB]   position --->            filled --->
 //
 // Places count bytes from the chunk with the first word. At most 64 bytes are taken a step, 256 between two calls of
-// refill(). A refill is asked for as soon as there is room, so when it is, more than 1,200 bytes are still ahead: it is
+// refill(). A refill is asked for as soon as there is room, so when it is, more than 1,024 bytes are still ahead: it is
 // not needed before the third call after that, and only then is it waited for. That is more time than memory takes.
 #pragma once
 
@@ -24,7 +24,7 @@ class WordRing {
  public:
   static constexpr std::uint32_t kBytes = 2048;
   static constexpr std::uint32_t kRefillBytes = kLanes * 16;
-  static constexpr std::uint32_t kStepBytes = kLanes * 2;  ///< what a step can take
+  static constexpr std::uint32_t kGroupBytes = 4 * kLanes * 2;  ///< what four steps can take
 
   /// @param ring   address of kBytes of the warp's shared memory, a multiple of kBytes
   /// @param words  the block's first word, in global memory
@@ -35,6 +35,7 @@ class WordRing {
     begin_ = words - offset;
     position_ = offset;
     end_ = static_cast<std::uint32_t>(end - begin_);
+    __syncwarp();  // all lanes are done with the block before
     UNWEIGHT_NO_UNROLL
     for (std::uint32_t i = 0; i < kFirstRefills; ++i) request();
     ptx::wait_for_async_copies();
@@ -43,8 +44,8 @@ class WordRing {
 
   /// To be called before a step, and again after at most four of them.
   __device__ void refill() {
-    // One step's words are left alone: other lanes may still be reading those of the last one.
-    if (filled_ - position_ <= kBytes - kRefillBytes - kStepBytes) request();
+    // What has been taken since the last call is left alone: other lanes may still be reading it.
+    if (filled_ - position_ <= kBytes - kRefillBytes - kGroupBytes) request();
     ptx::commit_async_group();
     ptx::wait_for_async_groups<3>();
     __syncwarp();

@@ -76,6 +76,13 @@ UNWEIGHT_HOST_DEVICE inline std::uint16_t* strip_values(const TranscodeParams& p
   return params.workspace.values + (strip - params.first_strip) * format::kTileRows * params.cols;
 }
 
+/// Where the exceptions of a blob with so many palettes begin: all else lies where it does with one.
+UNWEIGHT_HOST_DEVICE inline std::uint64_t exceptions_offset(const TranscodeParams& params,
+                                                            std::uint32_t palette_count) {
+  return params.geometry.palettes_offset +
+         format::align_up(std::uint64_t{palette_count} * format::kPaletteSize, format::kAlignment);
+}
+
 /// Whether the blob may be written.
 __device__ inline bool may_write(const TranscodeParams& params) {
   const TranscodeState& state = *params.workspace.state;

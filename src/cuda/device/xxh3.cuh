@@ -136,11 +136,24 @@ __device__ inline std::uint64_t xxh3_short(const std::byte* data, std::uint32_t 
 
 /// What sum i is at first.
 __device__ inline std::uint64_t first_sum(std::uint32_t i) {
-  constexpr std::uint64_t kFirst[kStripeWords] = {kXxhSmallPrime3, kXxhPrime1,      kXxhPrime2, kXxhPrime3,
-                                                  kXxhPrime4,      kXxhSmallPrime2, kXxhPrime5, kXxhSmallPrime1};
-  std::uint64_t sum = 0;
-  for (std::uint32_t k = 0; k < kStripeWords; ++k) sum = i == k ? kFirst[k] : sum;
-  return sum;
+  switch (i) {
+    case 0:
+      return kXxhSmallPrime3;
+    case 1:
+      return kXxhPrime1;
+    case 2:
+      return kXxhPrime2;
+    case 3:
+      return kXxhPrime3;
+    case 4:
+      return kXxhPrime4;
+    case 5:
+      return kXxhSmallPrime2;
+    case 6:
+      return kXxhPrime5;
+    default:
+      return kXxhSmallPrime1;
+  }
 }
 
 __device__ inline std::uint64_t word_product(std::uint64_t word, std::uint64_t key) {

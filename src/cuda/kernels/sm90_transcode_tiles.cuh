@@ -33,22 +33,27 @@ struct TranscodeTilesConfig {
   static constexpr std::uint32_t kItemTiles = 8;  ///< tiles of a strip that a warp takes
 };
 
-/// The tiles of a warp.
+/// The tiles of a warp, neighbours in a strip.
 struct TileItem {
   std::uint64_t strip;
   std::uint32_t first_column, end_column;  ///< in tiles
+  std::uint64_t first_tile;                ///< number of the first
+  std::uint32_t rows;                      ///< of the strip that belong to the matrix
+  const std::uint16_t* values;             ///< of the strip
 
-  static __device__ std::uint64_t items_per_strip(const device::TranscodeParams& params) {
-    return format::ceil_div(params.geometry.tiles_per_strip, TranscodeTilesConfig::kItemTiles);
-  }
   /// False where the slab has no such item.
-  __device__ bool find(const device::TranscodeParams& params, std::uint64_t number) {
-    const std::uint64_t per_strip = items_per_strip(params);
-    strip = params.first_strip + number / per_strip;
-    first_column = static_cast<std::uint32_t>(number % per_strip) * TranscodeTilesConfig::kItemTiles;
+  __device__ bool find(const device::TranscodeParams& params, std::uint32_t number) {
+    constexpr std::uint32_t kItemTiles = TranscodeTilesConfig::kItemTiles;
     const auto columns = static_cast<std::uint32_t>(params.geometry.tiles_per_strip);
-    end_column = min(columns, first_column + TranscodeTilesConfig::kItemTiles);
-    return strip < params.end_strip;
+    const std::uint32_t per_strip = (columns + kItemTiles - 1) / kItemTiles, strip_in_slab = number / per_strip;
+    strip = params.first_strip + strip_in_slab;
+    if (strip >= params.end_strip) return false;
+    first_column = (number - strip_in_slab * per_strip) * kItemTiles;
+    end_column = min(columns, first_column + kItemTiles);
+    first_tile = strip * columns + first_column;
+    rows = device::strip_rows(params, strip);
+    values = device::strip_values(params, strip);
+    return true;
   }
 };
 
@@ -59,10 +64,9 @@ struct TileSource {
   std::uint32_t rows, cols;  ///< inside the matrix
   bool by_vectors;           ///< whole, and its rows aligned to 16 bytes
 
-  __device__ TileSource(const device::TranscodeParams& params, std::uint64_t strip, std::uint32_t column)
-      : values(device::strip_values(params, strip) + std::uint64_t{column} * format::kTileCols), stride(params.cols) {
+  __device__ TileSource(const device::TranscodeParams& params, const TileItem& item, std::uint32_t column)
+      : values(item.values + std::uint64_t{column} * format::kTileCols), stride(params.cols), rows(item.rows) {
     const std::uint64_t left = params.cols - std::uint64_t{column} * format::kTileCols;
-    rows = device::strip_rows(params, strip);
     cols = left < format::kTileCols ? static_cast<std::uint32_t>(left) : format::kTileCols;
     by_vectors = rows == format::kTileRows && cols == format::kTileCols && params.cols % 8 == 0;
   }
@@ -104,12 +108,12 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
   __shared__ device::CodeTable tables[Config::kWarps];
   const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
   TileItem item;
-  if (!item.find(params, std::uint64_t{blockIdx.x} * Config::kWarps + warp)) return;
+  if (!item.find(params, blockIdx.x * Config::kWarps + warp)) return;
   tables[warp].make_units(params.workspace.row_palettes + item.strip * format::kTileRows,
                           params.workspace.state->exception_base, lane);
   for (std::uint32_t column = item.first_column; column < item.end_column; ++column) {
-    const std::uint32_t units = count_units(tables[warp], TileSource(params, item.strip, column), lane);
-    const std::uint64_t tile = item.strip * params.geometry.tiles_per_strip + column;
+    const std::uint32_t units = count_units(tables[warp], TileSource(params, item, column), lane);
+    const std::uint64_t tile = item.first_tile + (column - item.first_column);
     if (lane == 0) params.workspace.tile_starts[tile] = static_cast<std::uint16_t>(units);
   }
 }
@@ -125,6 +129,8 @@ struct TileStorage {
 struct TileEncoder {
   const device::TranscodeParams& params;
   TileStorage& storage;
+  std::uint16_t* exceptions;  ///< of the blob
+  std::uint8_t exception_base;
   std::uint32_t lane;
 
   /// @param palettes  of the strip's rows
@@ -216,7 +222,7 @@ struct TileEncoder {
   }
 
   [[nodiscard]] __device__ bool fits(std::uint8_t exponent) const {
-    return format::exponent_fits_entry(exponent, static_cast<std::uint8_t>(params.workspace.state->exception_base));
+    return format::exponent_fits_entry(exponent, exception_base);
   }
 
   /// The tile's list, in the order of positions: the lanes' first halves, then their second ones. Or its plane.
@@ -225,9 +231,7 @@ struct TileEncoder {
     if (!__any_sync(device::kAllLanes, any)) return;
     const std::uint64_t begin = std::uint64_t{params.workspace.segment_starts[tile / format::kTilesPerSegment]} +
                                 params.workspace.tile_starts[tile];
-    const format::TiledGeometry at =
-        format::tiled_geometry(params.batch, params.rows, params.cols, params.workspace.state->palette_count);
-    auto* const units = reinterpret_cast<std::uint16_t*>(params.out + at.exceptions_offset) + begin;
+    std::uint16_t* const units = exceptions + begin;
 
     std::uint32_t counts[2] = {};
     UNWEIGHT_UNROLL
@@ -253,8 +257,7 @@ struct TileEncoder {
       for_exceptions(codes, half, [&](std::uint32_t index) {
         const std::uint8_t e = exponent(index);
         if (fits(e)) {
-          *next++ =
-              format::make_entry(position(index), e, static_cast<std::uint8_t>(params.workspace.state->exception_base));
+          *next++ = format::make_entry(position(index), e, exception_base);
         } else {
           *next++ = format::make_extended_entry(position(index));
           *next++ = e;
@@ -272,6 +275,21 @@ struct TileEncoder {
   }
 };
 
+/// Of a raw blob: the values as they are.
+__device__ inline void copy_raw_tiles(const device::TranscodeParams& params, const TileItem& item, std::uint32_t lane) {
+  const std::uint64_t matrix = item.strip / params.geometry.strips;
+  const std::uint64_t row = matrix * params.rows + (item.strip - matrix * params.geometry.strips) * format::kTileRows;
+  auto* const out = reinterpret_cast<std::uint16_t*>(params.out + format::kHeaderBytes) + row * params.cols;
+  for (std::uint32_t column = item.first_column; column < item.end_column; ++column) {
+    const TileSource source(params, item, column);
+    for (std::uint32_t r = 0; r < source.rows; ++r) {
+      for (std::uint32_t c = lane; c < source.cols; c += device::kLanes) {
+        out[r * params.cols + std::uint64_t{column} * format::kTileCols + c] = source.values[r * params.cols + c];
+      }
+    }
+  }
+}
+
 template <class Config>
 __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
     encode_tiles_kernel(const __grid_constant__ device::TranscodeParams params) {
@@ -279,30 +297,20 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
   if (!device::may_write(params)) return;
   const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
   TileItem item;
-  if (!item.find(params, std::uint64_t{blockIdx.x} * Config::kWarps + warp)) return;
+  if (!item.find(params, blockIdx.x * Config::kWarps + warp)) return;
   if (params.workspace.state->is_tiled == 0) {
-    // A raw blob: the values as they are.
-    for (std::uint32_t column = item.first_column; column < item.end_column; ++column) {
-      const TileSource source(params, item.strip, column);
-      const std::uint64_t matrix = item.strip / params.geometry.strips;
-      const std::uint64_t row =
-          matrix * params.rows + (item.strip - matrix * params.geometry.strips) * format::kTileRows;
-      auto* const out = reinterpret_cast<std::uint16_t*>(params.out + format::kHeaderBytes) + row * params.cols +
-                        std::uint64_t{column} * format::kTileCols;
-      for (std::uint32_t r = 0; r < source.rows; ++r) {
-        for (std::uint32_t c = lane; c < source.cols; c += device::kLanes) {
-          out[r * params.cols + c] = source.values[r * params.cols + c];
-        }
-      }
-    }
+    copy_raw_tiles(params, item, lane);
     return;
   }
+  const device::TranscodeState& state = *params.workspace.state;
   const device::PaletteKey* const palettes = params.workspace.row_palettes + item.strip * format::kTileRows;
   storage[warp].codes.make_codes(palettes, lane);
-  const TileEncoder encoder{params, storage[warp], lane};
+  const TileEncoder encoder{
+      params, storage[warp],
+      reinterpret_cast<std::uint16_t*>(params.out + device::exceptions_offset(params, state.palette_count)),
+      static_cast<std::uint8_t>(state.exception_base), lane};
   for (std::uint32_t column = item.first_column; column < item.end_column; ++column) {
-    encoder.run(TileSource(params, item.strip, column), palettes,
-                item.strip * params.geometry.tiles_per_strip + column);
+    encoder.run(TileSource(params, item, column), palettes, item.first_tile + (column - item.first_column));
   }
 }
 
