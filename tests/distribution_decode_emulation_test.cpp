@@ -4,6 +4,7 @@
 // parameters, blobs that end where memory does.
 #include "emulation/device_language.hpp"
 #include "emulation/guarded_bytes.hpp"
+#include "emulation/placed_distribution.hpp"
 #include "support/distribution_blobs.hpp"
 #include <array>
 #include <codec/distribution_open.hpp>
@@ -22,18 +23,6 @@ using format::distribution::View;
 /// A warp or two: thread blocks of 32 take the emulator long to begin.
 template <std::uint32_t Warps>
 using Config = sm90::DistributionDecodeConfig<Warps>;
-
-launch::PlacedDistributionBlob place(const View& view, const GuardedBytes& bytes) {
-  const auto& h = view.header();
-  return {{h.batch, h.rows, h.cols},
-          static_cast<distribution::Layout>(h.layout),
-          h.class_count,
-          h.scale_count,
-          h.table_units,
-          h.stream_bytes,
-          h.content_checksum,
-          bytes.data()};
-}
 
 struct Decoded {
   std::vector<std::uint16_t> memory;  ///< all of it, with what was not to be written
@@ -78,7 +67,7 @@ TEST(DistributionDecodeEmulation, EveryFillingAndShape) {
       if (view.layout() != format::distribution::Layout::kCoded) continue;
       const GuardedBytes memory(bytes);
       for (const std::uint64_t stride : {shape.cols, shape.cols + 7}) {
-        const auto blob = place(view, memory);
+        const auto blob = place(bytes, memory);
         const Decoded out = ++seed % 2 == 0 ? run<1>(blob, stride, seed) : run<3>(blob, stride, seed);
         EXPECT_EQ(out.status, 0U) << name_of(filling) << " " << shape.rows << " x " << shape.cols;
         EXPECT_TRUE(out.memory == wanted_memory(values, shape, stride))
@@ -97,7 +86,7 @@ TEST(DistributionDecodeEmulation, EveryValidBlob) {
     const auto values = codec::distribution::reference_decode(bytes);
     ASSERT_TRUE(values);
     const GuardedBytes memory(bytes);
-    const auto blob = place(view, memory);
+    const auto blob = place(bytes, memory);
     const Decoded out = run<2>(blob, blob.shape.cols, round);
     EXPECT_EQ(out.status, 0U) << "round " << round;
     EXPECT_TRUE(out.memory == wanted_memory(*values, blob.shape, blob.shape.cols)) << "round " << round;
@@ -111,7 +100,7 @@ TEST(DistributionDecodeEmulation, EveryValue) {
   const View view = codec::distribution::open_blob(bytes).value();
   ASSERT_EQ(view.layout(), format::distribution::Layout::kCoded);
   const GuardedBytes memory(bytes);
-  const auto blob = place(view, memory);
+  const auto blob = place(bytes, memory);
   const Decoded out = run<4>(blob, tensor.shape.cols, 1, 3);
   EXPECT_EQ(out.status, 0U);
   EXPECT_TRUE(out.memory == wanted_memory(tensor.values, tensor.shape, tensor.shape.cols));
@@ -122,17 +111,9 @@ TEST(DistributionDecodeEmulation, EveryValue) {
 void expect_as_reference(const Bytes& bytes, const std::string& what) {
   const auto front = codec::distribution::open_front(bytes);
   ASSERT_TRUE(front);
-  const auto& h = front->header();
   const GuardedBytes memory(bytes);
-  const launch::PlacedDistributionBlob blob{{h.batch, h.rows, h.cols},
-                                            distribution::Layout::kCoded,
-                                            h.class_count,
-                                            h.scale_count,
-                                            h.table_units,
-                                            h.stream_bytes,
-                                            h.content_checksum,
-                                            memory.data()};
-  const Decoded out = run<1>(blob, h.cols, 1, 1);
+  const launch::PlacedDistributionBlob blob = place(bytes, memory);
+  const Decoded out = run<1>(blob, blob.shape.cols, 1, 1);
   const auto view = codec::distribution::open_blob(bytes);
   const auto values = view ? codec::distribution::reference_decode(bytes) : std::nullopt;
   const std::vector<std::uint16_t>& memory_found = out.memory;
@@ -211,7 +192,7 @@ TEST(DistributionDecodeEmulation, TablesThatChangedStayInside) {
       if (round < 30 && k >= view.front_bytes()) break;
       if (random.below(4) == 0) memory.data()[k] = static_cast<std::byte>(random.next());
     }
-    const auto blob = place(view, memory);
+    const auto blob = place(original, memory);
     const Decoded out = run<2>(blob, blob.shape.cols, 1, 1);
     for (std::size_t i = 0; i < kGuard; ++i) {
       ASSERT_EQ(out.memory[i], kPoison);

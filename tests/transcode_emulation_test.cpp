@@ -4,6 +4,7 @@
 // runtime blobs must be those of the CPU's encoder, byte for byte.
 #include "emulation/device_language.hpp"
 #include "emulation/guarded_bytes.hpp"
+#include "emulation/placed_distribution.hpp"
 #include "support/distribution_blobs.hpp"
 #include <codec/distribution_encode.hpp>
 #include <codec/distribution_open.hpp>
@@ -38,19 +39,6 @@ class Emulator {
  private:
   std::uint64_t seed_;
 };
-
-launch::PlacedDistributionBlob place(const Bytes& bytes, const GuardedBytes& memory) {
-  const auto front = codec::distribution::open_front(bytes).value();
-  const auto& h = front.header();
-  return {{h.batch, h.rows, h.cols},
-          static_cast<distribution::Layout>(h.layout),
-          h.class_count,
-          h.scale_count,
-          h.table_units,
-          h.stream_bytes,
-          h.content_checksum,
-          memory.data()};
-}
 
 struct Transcoded {
   std::uint64_t planned_bytes = 0;

@@ -73,26 +73,26 @@ T __shfl_xor_sync(std::uint32_t mask, T value, std::uint32_t lanes) {
   return __shfl_sync(mask, value, threadIdx.x % unweight::emulation::kWarpLanes ^ lanes);
 }
 
-inline std::uint32_t __reduce_max_sync(std::uint32_t, std::uint32_t value) {
-  const std::byte* all = unweight::emulation::exchange(&value, sizeof value);
+namespace unweight::emulation {
+/// Joins all lanes' values, one after the other.
+template <class Join>
+std::uint32_t reduce(std::uint32_t value, const Join& join) {
+  const std::byte* all = exchange(&value, sizeof value);
   std::uint32_t result = 0;
-  for (std::uint32_t lane = 0; lane < unweight::emulation::kWarpLanes; ++lane) {
+  for (std::uint32_t lane = 0; lane < kWarpLanes; ++lane) {
     std::uint32_t other;
     std::memcpy(&other, all + lane * sizeof other, sizeof other);
-    result = std::max(result, other);
+    result = join(result, other);
   }
   return result;
 }
+}  // namespace unweight::emulation
 
+inline std::uint32_t __reduce_max_sync(std::uint32_t, std::uint32_t value) {
+  return unweight::emulation::reduce(value, [](std::uint32_t a, std::uint32_t b) { return std::max(a, b); });
+}
 inline std::uint32_t __reduce_add_sync(std::uint32_t, std::uint32_t value) {
-  const std::byte* all = unweight::emulation::exchange(&value, sizeof value);
-  std::uint32_t result = 0;
-  for (std::uint32_t lane = 0; lane < unweight::emulation::kWarpLanes; ++lane) {
-    std::uint32_t other;
-    std::memcpy(&other, all + lane * sizeof other, sizeof other);
-    result += other;
-  }
-  return result;
+  return unweight::emulation::reduce(value, [](std::uint32_t a, std::uint32_t b) { return a + b; });
 }
 
 inline std::uint32_t __ballot_sync(std::uint32_t, bool value) {

@@ -213,9 +213,10 @@ class TranscodeJob {
   }
   template <class Device>
   [[nodiscard]] static std::uint32_t row_grid(const device::TranscodeParams& params, const Device& device) {
-    const std::uint64_t rows = std::uint64_t{strips_of(params)} * format::kTileRows;
-    return std::min(grid(rows, sm90::RowPalettesConfig::kWarps),
-                    device.multiprocessors() * sm90::RowPalettesConfig::kBlocksPerSm);
+    const std::uint64_t rows = (params.end_strip - params.first_strip) * format::kTileRows;
+    const std::uint32_t most = device.multiprocessors() * sm90::RowPalettesConfig::kBlocksPerSm;
+    return static_cast<std::uint32_t>(
+        std::min<std::uint64_t>(most, format::ceil_div(rows, sm90::RowPalettesConfig::kWarps)));
   }
 
   PlacedDistributionBlob blob_;
