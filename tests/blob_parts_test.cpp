@@ -43,8 +43,7 @@ TEST(BlobParts, TheFrontOfADistributionBlobIsEnough) {
       if (!needed || *needed > damaged.size()) continue;
       const auto front = codec::distribution::open_front(part(damaged, 0, *needed));
       // The stream's own bytes are looked at in the whole alone.
-      if (whole) EXPECT_TRUE(front) << round;
-      if (!front) EXPECT_FALSE(whole) << round;
+      EXPECT_TRUE(front || !whole) << round;
     }
   }
 }
@@ -67,7 +66,9 @@ TEST(BlobParts, HeaderAndTablesOfARuntimeBlobAreEnough) {
       const auto whole = codec::open_blob(damaged);
       const auto tables = codec::open_tables(header, part(damaged, range.offset, range.size));
       ASSERT_EQ(whole.has_value(), tables.has_value()) << round;
-      if (!whole) EXPECT_EQ(whole.error().message, tables.error().message);
+      if (!whole) {
+        EXPECT_EQ(whole.error().message, tables.error().message);
+      }
     }
   }
 }
