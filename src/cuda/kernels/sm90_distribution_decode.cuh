@@ -128,15 +128,19 @@ struct BlockDecoder {
   }
 
  private:
-  /// A row's class and base, of the 32 rows that the lanes have loaded.
+  /// The scales of 32 rows of a block, a row a lane.
   struct Rows {
     std::uint32_t scales = 0;
+    std::uint32_t number = UINT32_MAX;  ///< of the 32 rows that are loaded
 
-    __device__ void load(const DistributionDecodeParams& params, std::uint64_t first, std::uint32_t count,
-                         std::uint32_t lane) {
-      std::uint32_t number = lane < count ? params.row_scales[first + lane] : 0;
-      if (number >= params.scale_count) number = 0;  // no validated blob has it
-      scales = params.scales[number];
+    __device__ void load(const DistributionDecodeParams& params, const format::distribution::BlockPlace& place,
+                         std::uint32_t row, std::uint32_t lane) {
+      if (row / kLanes == number) return;
+      number = row / kLanes;
+      const std::uint32_t mine = number * kLanes + lane;
+      std::uint32_t scale = mine < place.rows ? params.row_scales[place.row + mine] : 0;
+      if (scale >= params.scale_count) scale = 0;  // no validated blob has it
+      scales = params.scales[scale];
     }
   };
 
@@ -146,12 +150,12 @@ struct BlockDecoder {
     std::uint32_t base5;
   };
 
-  __device__ RowModel row_model(const Rows& rows, std::uint32_t row) const {
+  __device__ RowModel row_model(Rows& rows, const format::distribution::BlockPlace& place, std::uint32_t row) const {
+    rows.load(params, place, row, lane);
     const std::uint32_t scale = __shfl_sync(device::kAllLanes, rows.scales, row % kLanes);
     const std::uint32_t c = min(scale >> 10, params.class_count - 1);
-    RowModel model{tables + c * DistributionDecodeTraits<Config>::kClassBytes,
-                   (scale & (format::distribution::kPrefixes - 1)) << 5};
-    return model;
+    return {tables + c * DistributionDecodeTraits<Config>::kClassBytes, (scale & (format::distribution::kPrefixes - 1))
+                                                                            << 5};
   }
 
   /// Where the block's values go.
@@ -240,8 +244,7 @@ struct BlockDecoder {
 
     std::uint32_t done = 0, row = 0;
     for (; done < stored; ++row) {
-      if (row % kLanes == 0) rows.load(params, place.row + row, place.rows - row, lane);
-      const RowModel model = row_model(rows, row);
+      const RowModel model = row_model(rows, place, row);
       std::uint16_t* out = values + row * params.row_stride + lane;
       const std::uint32_t count = min(row_steps, stored - done);
       std::uint32_t i = 0;
@@ -273,14 +276,14 @@ struct BlockDecoder {
         if (i * kLanes + lane < place.cols) *out = static_cast<std::uint16_t>(device::join_suffix(prefix, suffix));
         out += kLanes;
       }
-      next.load(plane, done, at);
+      if (whole_steps >= kGroup) next.load(plane, done, at);
     }
-    return finish(place, values, state, words, done);
+    return finish(place, values, state, words, rows, done);
   }
 
   /// The last steps, whose suffixes are what is left of the states.
   __device__ bool finish(const format::distribution::BlockPlace& place, std::uint16_t* values, std::uint32_t state,
-                         device::WordRing& words, std::uint32_t done) const {
+                         device::WordRing& words, Rows& rows, std::uint32_t done) const {
     using namespace format::distribution;
     const std::uint32_t row_steps = steps_per_row(place.cols), steps = place.steps();
     // Written without their suffixes first.
@@ -292,9 +295,7 @@ struct BlockDecoder {
     UNWEIGHT_NO_UNROLL
     for (std::uint32_t i = done; i < steps; ++i) {
       const std::uint32_t row = i / row_steps;
-      Rows rows;
-      rows.load(params, place.row + row / kLanes * kLanes, place.rows - row / kLanes * kLanes, lane);
-      const std::uint32_t prefix = step(state, words, row_model(rows, row));
+      const std::uint32_t prefix = step(state, words, row_model(rows, place, row));
       if (std::uint16_t* const value = value_at(i)) *value = static_cast<std::uint16_t>(device::join_suffix(prefix, 0));
     }
     words.drain();
