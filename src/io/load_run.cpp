@@ -162,19 +162,30 @@ class LoadRun {
     const std::uint64_t allowed = limits_.device_bytes == 0 ? most_values : limits_.device_bytes;
     const std::uint64_t ring =
         std::min(total, std::max(largest, allowed * 2 / 3 / kStagingAlignment * kStagingAlignment));
-    slab_bytes_ = std::max({allowed - std::min(allowed, ring), kLeastSlabBytes, most_group});
-    std::uint64_t workspace = 0;
-    for (const LoadItem& item : source_.items) {
-      if (!is_transcoded(item)) continue;
-      UNWEIGHT_ASSIGN(const std::uint64_t needed,
-                      device_.workspace_bytes(matrix_view(source_.tensor(item).shape), slab_bytes(item)));
-      workspace = std::max(workspace, needed);
+    const std::uint64_t least_slab = std::max(kLeastSlabBytes, most_group);
+    slab_bytes_ = std::max(allowed - std::min(allowed, ring), least_slab);
+    UNWEIGHT_ASSIGN(std::uint64_t workspace, workspace_bytes());
+    if (ring + workspace > allowed) {  // there is more in a workspace than the slab
+      slab_bytes_ = std::max(slab_bytes_ - std::min(slab_bytes_, ring + workspace - allowed), least_slab);
+      UNWEIGHT_ASSIGN(workspace, workspace_bytes());
     }
     UNWEIGHT_ASSIGN(ring_, device_.allocate(ring));
     UNWEIGHT_ASSIGN(workspace_, device_.allocate(workspace));
     staging_ = Staging(ring);
     totals_.device_extra_bytes = ring + workspace;
     return {};
+  }
+
+  /// What the tensors need of it at most.
+  Result<std::uint64_t> workspace_bytes() {
+    std::uint64_t most = 0;
+    for (const LoadItem& item : source_.items) {
+      if (!is_transcoded(item)) continue;
+      UNWEIGHT_ASSIGN(const std::uint64_t needed,
+                      device_.workspace_bytes(matrix_view(source_.tensor(item).shape), slab_bytes(item)));
+      most = std::max(most, needed);
+    }
+    return most;
   }
 
   /// 0 where the workspace holds the whole tensor.
