@@ -132,17 +132,16 @@ struct BlockDecoder {
   struct Rows {
     std::uint32_t scales = 0;
     std::uint32_t number = UINT32_MAX;  ///< of the 32 rows that are loaded
-
-    __device__ void load(const DistributionDecodeParams& params, const format::distribution::BlockPlace& place,
-                         std::uint32_t row, std::uint32_t lane) {
-      if (row / kLanes == number) return;
-      number = row / kLanes;
-      const std::uint32_t mine = number * kLanes + lane;
-      std::uint32_t scale = mine < place.rows ? params.row_scales[place.row + mine] : 0;
-      if (scale >= params.scale_count) scale = 0;  // no validated blob has it
-      scales = params.scales[scale];
-    }
   };
+
+  __device__ void load_rows(Rows& rows, const format::distribution::BlockPlace& place, std::uint32_t row) const {
+    if (row / kLanes == rows.number) return;
+    rows.number = row / kLanes;
+    const std::uint32_t mine = rows.number * kLanes + lane;
+    std::uint32_t scale = mine < place.rows ? params.row_scales[place.row + mine] : 0;
+    if (scale >= params.scale_count) scale = 0;  // no validated blob has it
+    rows.scales = params.scales[scale];
+  }
 
   /// What changes from row to row.
   struct RowModel {
@@ -151,7 +150,7 @@ struct BlockDecoder {
   };
 
   __device__ RowModel row_model(Rows& rows, const format::distribution::BlockPlace& place, std::uint32_t row) const {
-    rows.load(params, place, row, lane);
+    load_rows(rows, place, row);
     const std::uint32_t scale = __shfl_sync(device::kAllLanes, rows.scales, row % kLanes);
     const std::uint32_t c = min(scale >> 10, params.class_count - 1);
     return {tables + c * DistributionDecodeTraits<Config>::kClassBytes, (scale & (format::distribution::kPrefixes - 1))
