@@ -63,6 +63,9 @@ unweight_status unweight_device_blob_create(const void* blob, size_t blob_bytes,
 unweight_status unweight_device_blob_open(const void* device_bytes, size_t size_bytes, void* stream,
                                           unweight_device_blob** device_blob);
 
+/** The tensor's shape. */
+unweight_status unweight_device_blob_shape(const unweight_device_blob* device_blob, unweight_matrix_shape* shape);
+
 /** Frees the object, not the device memory. Work that has been enqueued is not touched. NULL does nothing. */
 void unweight_device_blob_destroy(unweight_device_blob* device_blob);
 

@@ -130,6 +130,14 @@ unweight_status unweight_device_blob_open(const void* device_bytes, size_t size_
   });
 }
 
+unweight_status unweight_device_blob_shape(const unweight_device_blob* device_blob, unweight_matrix_shape* shape) {
+  return with_blob(device_blob, [&](const DeviceBlob& blob) -> Result<void> {
+    if (auto ok = check_object(shape, "shape"); !ok) return ok;
+    *shape = {blob.shape().batch, blob.shape().rows, blob.shape().cols};
+    return {};
+  });
+}
+
 void unweight_device_blob_destroy(unweight_device_blob* device_blob) { delete device_blob; }
 
 unweight_status unweight_device_decode(const unweight_device_blob* device_blob, uint16_t* values, uint64_t row_stride,

@@ -137,6 +137,10 @@ TEST_F(OpenOnDevice, CInterface) {
   unweight_device_blob* blob = nullptr;
   ASSERT_EQ(unweight_device_blob_open(memory.data(), host.size(), nullptr, &blob), UNWEIGHT_OK)
       << unweight_last_error_message();
+  unweight_matrix_shape found{};
+  ASSERT_EQ(unweight_device_blob_shape(blob, &found), UNWEIGHT_OK);
+  EXPECT_EQ((MatrixShape{found.batch, found.rows, found.cols}), shape);
+  EXPECT_EQ(unweight_device_blob_shape(blob, nullptr), UNWEIGHT_INVALID_ARGUMENT);
   const auto numbers = random_rows(shape.rows, 9, 1);
   const DeviceArray<std::int64_t> device_numbers{std::span<const std::int64_t>(numbers)};
   const DeviceArray<std::uint16_t> out(numbers.size() * shape.cols);

@@ -55,6 +55,11 @@ struct GatherRowsParams {
   bool wide_stores;  ///< address and stride of `values` are multiples of 4 bytes
 };
 
+template <class Config>
+struct alignas(4) GatherRowsStorage {
+  std::uint16_t staging[Config::kWarps][format::kTileCols];
+};
+
 /// One row of one tile, by a warp.
 template <class Config>
 struct RowGatherer {
@@ -164,11 +169,11 @@ struct RowGatherer {
 template <class Config>
 __global__ void __launch_bounds__(Config::kThreads)
     gather_rows_kernel(const __grid_constant__ GatherRowsParams params) {
-  __shared__ alignas(4) std::uint16_t staging[Config::kWarps][format::kTileCols];
+  __shared__ GatherRowsStorage<Config> storage;
   const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
   const std::uint64_t item = std::uint64_t{blockIdx.x} * Config::kWarps + warp;
   if (item >= params.row_count * params.row_tiles) return;
-  RowGatherer<Config>{params, staging[warp], lane}.run(item);
+  RowGatherer<Config>{params, storage.staging[warp], lane}.run(item);
 }
 
 }  // namespace unweight::sm90
