@@ -185,14 +185,43 @@ def packed_class(original: type[nn.Module]) -> type[_Packed] | None:
         if original is base:
             return packed
         if issubclass(original, base) and not issubclass(original, _Packed) and _leaves_weight_to(original, base):
-            twin = type(original.__name__, (_PicklesByOriginal, original, packed), {"unpacked_class": original})
+            members: dict[str, Any] = {"unpacked_class": original}
+            if _is_scaled_embedding(original):
+                members["forward"] = _scaled_forward
+            twin = type(original.__name__, (_PicklesByOriginal, original, packed), members)
             twin.__module__ = __name__
             twin.__doc__ = f"{original.__module__}.{original.__qualname__} with a packed weight."
             return twin
     return None
 
 
+class _ScaledEmbedding(nn.Embedding):
+    """As transformers' Gemma and others have it: never used, but compared with."""
+
+    embed_scale: torch.Tensor
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) * self.embed_scale.to(self.weight.dtype)
+
+
+def _scaled_forward(self: Any, input: torch.Tensor) -> torch.Tensor:
+    """The same for a packed weight, whose dtype is not that of its values."""
+    return Embedding.forward(self, input) * self.embed_scale.to(torch.bfloat16)
+
+
+def _is_scaled_embedding(original: type[nn.Module]) -> bool:
+    """Whether forward() is, instruction for instruction, that of _ScaledEmbedding."""
+    code, reference = getattr(original.forward, "__code__", None), _ScaledEmbedding.forward.__code__
+    return (
+        code is not None
+        and (code.co_code, code.co_names, code.co_freevars, code.co_nlocals)
+        == (reference.co_code, reference.co_names, reference.co_freevars, reference.co_nlocals)
+    )
+
+
 def _leaves_weight_to(original: type[nn.Module], base: type[nn.Module]) -> bool:
+    if base is nn.Embedding and _is_scaled_embedding(original):
+        return True
     for ancestor in original.__mro__[: original.__mro__.index(base)]:
         forward = vars(ancestor).get("forward")
         if forward is None:
@@ -249,5 +278,9 @@ def _swap_weight(module: nn.Module, new_class: type[nn.Module], weight: torch.Te
     if as_buffer:
         made._set_packed(weight)  # type: ignore[operator]
     else:
+        # First, as torch.nn's modules have it: the order of state dicts.
+        others = dict(made._parameters)
+        made._parameters.clear()
         made.register_parameter("weight", weight)  # type: ignore[arg-type]
+        made._parameters.update(others)
     return made

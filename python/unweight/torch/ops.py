@@ -170,8 +170,10 @@ def _embedding_cpu(row_numbers: torch.Tensor, packed: torch.Tensor, columns: int
     _check_numbers(row_numbers, packed)
     rows, cols = _matrix_shape(packed)
     _check_matrix(rows, cols, rows, columns)
+    if row_numbers.numel() == 0:
+        return torch.empty((*row_numbers.shape, columns), dtype=torch.bfloat16)
     numbers, positions = np.unique(row_numbers.numpy(), return_inverse=True)
-    if numbers.size and not 0 <= numbers[0] <= numbers[-1] < rows:
+    if not 0 <= numbers[0] <= numbers[-1] < rows:
         raise IndexError(f"row numbers {numbers[0]} to {numbers[-1]} are outside of 0 to {rows - 1}")
     values = np.empty((numbers.size, cols), dtype=np.uint16)
     data = host_bytes(packed)

@@ -178,9 +178,7 @@ def can_pack(model: nn.Module, weight_name: str) -> str | None:
 def replace_by_packed(model: nn.Module, weight_name: str, packed: torch.Tensor) -> None:
     """Puts a packed module in the place of a parameter's module."""
     parent, module = _parent_and_module(model, weight_name)
-    made = packed_module(module, packed)
-    made._is_hf_initialized = True  # type: ignore[assignment]
-    setattr(parent, weight_name.removesuffix(".weight").rpartition(".")[2], made)
+    setattr(parent, weight_name.removesuffix(".weight").rpartition(".")[2], packed_module(module, packed))
 
 
 def converter(source: str, targets: Sequence[str], operation: ConversionOps) -> WeightConverter:
