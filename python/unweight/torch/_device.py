@@ -75,6 +75,10 @@ class DeviceBlob:
         check(cuda_library().unweight_matmul_choose_config(self._handle, tokens, byref(config)))
         return config
 
+    def can_implement(self, tokens: int, config: Any) -> bool:
+        """Whether a MatmulConfig fits a number of tokens."""
+        return bool(cuda_library().unweight_matmul_can_implement(self._handle, tokens, byref(config)) == 0)
+
     def workspace_bytes(self) -> int:
         size = c_size_t()
         check(cuda_library().unweight_matmul_workspace_bytes(self._handle, byref(size)))
