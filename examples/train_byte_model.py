@@ -1,20 +1,22 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a small language model of the Llama architecture on bytes, and saves it in BF16: a real trained model for tests,
-small enough to keep (tests/data/byte-model is one that this script made).
+"""Trains a small language model of the Llama architecture on bytes, and saves it in BF16: a real trained model for
+tests, small enough to keep (tests/data/byte-model is one that this script made).
 
     python examples/train_byte_model.py OUT [--minutes 1.5] [--steps 3000]
 
-The text is that of Python's own help topics (the module pydoc_data.topics: part of Debian's libpython3-stdlib and of every
-CPython, under the licence of Python): some 700 kB of English prose and code. A token is a byte; 0, which does not occur,
-begins a text. Needs PyTorch and transformers; a GPU makes it quick.
+The text is that of Python's standard library (Debian's libpython3-stdlib, or that of any CPython; under the licence of
+Python): the help topics, and the source of the modules that are one file, some 7 MB of English prose and code. A token
+is a byte; 0, which does not occur, begins a text. Needs PyTorch and transformers; a GPU makes it quick.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
+import os
 import platform
 import pydoc_data.topics
 import sys
@@ -29,22 +31,33 @@ BEGIN = 0
 HELD_OUT = 0.05  #: of the text, its end
 
 CONFIG = LlamaConfig(
-    vocab_size=256, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,
-    num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=BEGIN,
-    eos_token_id=None, pad_token_id=None, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    vocab_size=256,
+    hidden_size=256,
+    intermediate_size=768,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=1024,
+    tie_word_embeddings=True,
+    bos_token_id=BEGIN,
+    eos_token_id=None,
+    pad_token_id=None,
+    rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
 )
 
 
 def text_bytes() -> torch.Tensor:
-    """All topics, one after the other."""
+    """All topics and modules, one after the other, in an order that is the same everywhere."""
     topics = pydoc_data.topics.topics
-    data = b"\0".join(topics[name].encode() for name in sorted(topics))
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8).long()
+    texts = [topics[name].encode() for name in sorted(topics)]
+    texts += [path.read_bytes() for path in Path(os.__file__).parent.glob("*.py")]
+    texts.sort(key=lambda text: hashlib.sha256(text).digest())
+    return torch.frombuffer(bytearray(b"\0".join(texts)), dtype=torch.uint8)
 
 
 def batch(text: torch.Tensor, count: int, length: int, generator: torch.Generator) -> torch.Tensor:
     begin = torch.randint(0, text.numel() - length - 1, (count, 1), generator=generator)
-    return text[begin + torch.arange(length + 1)]
+    return text[begin + torch.arange(length + 1)].long()
 
 
 def loss_of(model: LlamaForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
@@ -54,7 +67,7 @@ def loss_of(model: LlamaForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def held_out_loss(model: LlamaForCausalLM, text: torch.Tensor, length: int, device: str) -> float:
-    pieces = text[: text.numel() // (length + 1) * (length + 1)].view(-1, length + 1)
+    pieces = text.long()[: text.numel() // (length + 1) * (length + 1)].view(-1, length + 1)
     return sum(loss_of(model, piece.to(device)).item() * len(piece) for piece in pieces.split(16)) / len(pieces)
 
 
@@ -66,7 +79,8 @@ def train(options: argparse.Namespace, device: str) -> tuple[LlamaForCausalLM, d
     decayed = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], lr=options.rate,
+        [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
+        lr=options.rate,
         betas=(0.9, 0.95),
     )
     generator = torch.Generator().manual_seed(options.seed)
@@ -93,9 +107,14 @@ def train(options: argparse.Namespace, device: str) -> tuple[LlamaForCausalLM, d
     model = model.to(torch.bfloat16).eval()
     loss = held_out_loss(model, text[border:], options.length, device)
     facts = {
-        "steps": done, "seconds": round(time.monotonic() - begin), "held_out_bits_per_byte": round(loss / math.log(2), 3),
-        "parameters": sum(p.numel() for p in model.parameters()), "text_bytes": text.numel(), "device": device,
-        "python": platform.python_version(), "torch": torch.__version__,
+        "steps": done,
+        "seconds": round(time.monotonic() - begin),
+        "held_out_bits_per_byte": round(loss / math.log(2), 3),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "text_bytes": text.numel(),
+        "device": device,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
     }
     return model, facts
 

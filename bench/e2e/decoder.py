@@ -11,14 +11,21 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 import triton
+
+import unweight.torch as uw
+
 from glue import (
-    LOG2_E, add_norm_kernel, argmax_kernel, argmax_part_kernel, attention_kernel, combine_kernel, rope_kernel,
+    LOG2_E,
+    add_norm_kernel,
+    argmax_kernel,
+    argmax_part_kernel,
+    attention_kernel,
+    combine_kernel,
+    rope_kernel,
     silu_kernel,
 )
 from linears import MOST_PADDED, Linears
 from shape import BF16, Weights
-
-import unweight.torch as uw
 
 MOST_SPLITS = 32
 ARGMAX_BLOCK = 2048
@@ -41,7 +48,13 @@ class Decoder:
     """
 
     def __init__(
-        self, weights: Weights, linears: Linears, sequences: int, capacity: int, *, tokens: int | None = None,
+        self,
+        weights: Weights,
+        linears: Linears,
+        sequences: int,
+        capacity: int,
+        *,
+        tokens: int | None = None,
     ) -> None:
         self.weights, self.shape, self.linears = weights, weights.shape, linears
         self.sequences, self.capacity, self.tokens = sequences, capacity, tokens or sequences
@@ -88,8 +101,9 @@ class Decoder:
         """The first keys and values, for another implementation."""
         return [k[:, :, :length] for k in self.keys], [v[:, :, :length] for v in self.values]
 
-    def variant(self, linears: Linears, *, dependent: bool, prefetch: str = "none", packed_embedding: bool = False
-                ) -> Decoder:
+    def variant(
+        self, linears: Linears, *, dependent: bool, prefetch: str = "none", packed_embedding: bool = False
+    ) -> Decoder:
         """Another way to run on the same buffers."""
         other = copy.copy(self)
         other.linears, other.prefetch, other.packed_embedding = linears, PREFETCH[prefetch], packed_embedding
@@ -101,31 +115,74 @@ class Decoder:
 
     def _norm(self, update: torch.Tensor | None, index: int) -> None:
         add_norm_kernel[(self.tokens,)](
-            self.hidden, self.hidden if update is None else update, self.weights.norms[index], self.x,
-            self.shape.epsilon, ADD=update is not None, COLS=self.shape.hidden, PDL=self.dependent, num_warps=8,
+            self.hidden,
+            self.hidden if update is None else update,
+            self.weights.norms[index],
+            self.x,
+            self.shape.epsilon,
+            ADD=update is not None,
+            COLS=self.shape.hidden,
+            PDL=self.dependent,
+            num_warps=8,
             **self.launch,
         )
 
     def _rope(self, qkv: torch.Tensor, layer: int, per_sequence: int) -> None:
         shape = self.shape
         rope_kernel[(self.tokens, shape.heads + 2 * shape.kv_heads)](
-            qkv, self.cosine, self.sine, self.position, self.query, self.keys[layer], self.values[layer],
-            self.capacity, PER_SEQUENCE=per_sequence, HEADS=shape.heads, KV_HEADS=shape.kv_heads, DIM=shape.head_dim,
-            PDL=self.dependent, num_warps=1, **self.launch,
+            qkv,
+            self.cosine,
+            self.sine,
+            self.position,
+            self.query,
+            self.keys[layer],
+            self.values[layer],
+            self.capacity,
+            PER_SEQUENCE=per_sequence,
+            HEADS=shape.heads,
+            KV_HEADS=shape.kv_heads,
+            DIM=shape.head_dim,
+            PDL=self.dependent,
+            num_warps=1,
+            **self.launch,
         )
 
     def attention(self, layer: int) -> None:
         shape = self.shape
         attention_kernel[(self.sequences, shape.kv_heads, self.splits)](
-            self.query, self.keys[layer], self.values[layer], self.position, self.attended, self.parts,
-            self.part_stats, self.capacity, self.splits, shape.head_dim**-0.5 * LOG2_E, KV_HEADS=shape.kv_heads,
-            GROUP=shape.group, ROWS=16, DIM=shape.head_dim, KEYS=self.keys_per_step, WHOLE=self.splits == 1,
-            PDL=self.dependent, INTERPRETED=not self.cuda, num_warps=4, num_stages=3, **self.launch,
+            self.query,
+            self.keys[layer],
+            self.values[layer],
+            self.position,
+            self.attended,
+            self.parts,
+            self.part_stats,
+            self.capacity,
+            self.splits,
+            shape.head_dim**-0.5 * LOG2_E,
+            KV_HEADS=shape.kv_heads,
+            GROUP=shape.group,
+            ROWS=16,
+            DIM=shape.head_dim,
+            KEYS=self.keys_per_step,
+            WHOLE=self.splits == 1,
+            PDL=self.dependent,
+            INTERPRETED=not self.cuda,
+            num_warps=4,
+            num_stages=3,
+            **self.launch,
         )
         if self.splits > 1:
             combine_kernel[(self.sequences * shape.heads,)](
-                self.parts, self.part_stats, self.attended, self.splits, DIM=shape.head_dim, MOST_SPLITS=MOST_SPLITS,
-                PDL=self.dependent, num_warps=4, **self.launch,
+                self.parts,
+                self.part_stats,
+                self.attended,
+                self.splits,
+                DIM=shape.head_dim,
+                MOST_SPLITS=MOST_SPLITS,
+                PDL=self.dependent,
+                num_warps=4,
+                **self.launch,
             )
 
     def _silu(self, gate_up: torch.Tensor) -> None:
@@ -136,12 +193,22 @@ class Decoder:
 
     def _argmax(self, logits: torch.Tensor) -> None:
         argmax_part_kernel[(self.sequences, self.argmax_parts)](
-            logits, self.best, self.best_at, COLS=self.shape.vocabulary, PARTS=self.argmax_parts, BLOCK=ARGMAX_BLOCK,
+            logits,
+            self.best,
+            self.best_at,
+            COLS=self.shape.vocabulary,
+            PARTS=self.argmax_parts,
+            BLOCK=ARGMAX_BLOCK,
             num_warps=4,
         )
         argmax_kernel[(self.sequences,)](
-            self.best, self.best_at, self.ids, self.position, PARTS=self.argmax_parts,
-            PARTS_POWER=triton.next_power_of_2(self.argmax_parts), num_warps=1,
+            self.best,
+            self.best_at,
+            self.ids,
+            self.position,
+            PARTS=self.argmax_parts,
+            PARTS_POWER=triton.next_power_of_2(self.argmax_parts),
+            num_warps=1,
         )
 
     @contextlib.contextmanager
@@ -208,7 +275,10 @@ class Decoder:
         def attend(layer: int) -> None:
             query = self.query[:tokens].view(1, tokens, shape.heads, shape.head_dim).transpose(1, 2)
             found = F.scaled_dot_product_attention(
-                query, self.keys[layer][:, :, :tokens], self.values[layer][:, :, :tokens], is_causal=True,
+                query,
+                self.keys[layer][:, :, :tokens],
+                self.values[layer][:, :, :tokens],
+                is_causal=True,
                 enable_gqa=True,
             )
             self.attended[:tokens].copy_(found.transpose(1, 2).reshape(tokens, -1))

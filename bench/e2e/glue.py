@@ -2,8 +2,8 @@
 """Triton kernels for everything but the linear layers, of one decoding step: what both the BF16 recipe and the packed
 one run, so that they differ in their linear layers alone.
 
-With PDL, a kernel lets the next one of its stream begin at once, and waits for the end of the one before it ahead of its
-first access to what that one wrote (programmatic dependent launch).
+With PDL, a kernel lets the next one of its stream begin at once, and waits for the end of the one before it ahead of
+its first access to what that one wrote (programmatic dependent launch).
 """
 
 from __future__ import annotations
@@ -39,9 +39,21 @@ def add_norm_kernel(hidden, update, scale, out, epsilon, ADD: tl.constexpr, COLS
 
 
 @triton.jit
-def rope_kernel(qkv, cosine, sine, position, query, keys, values, capacity,
-                PER_SEQUENCE: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr,
-                PDL: tl.constexpr):
+def rope_kernel(
+    qkv,
+    cosine,
+    sine,
+    position,
+    query,
+    keys,
+    values,
+    capacity,
+    PER_SEQUENCE: tl.constexpr,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    DIM: tl.constexpr,
+    PDL: tl.constexpr,
+):
     """Rotates queries and keys; queries to `query`, keys and values to the cache [batch, kv head, capacity, DIM].
 
     A program is one head of one token. PER_SEQUENCE: 1 where each token is of another sequence, 0 where all are of one.
@@ -70,12 +82,29 @@ def rope_kernel(qkv, cosine, sine, position, query, keys, values, capacity,
 
 
 @triton.jit(do_not_specialize=["splits"])
-def attention_kernel(query, keys, values, position, out, part_sums, part_stats, capacity, splits, scale,
-                     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr,
-                     KEYS: tl.constexpr, WHOLE: tl.constexpr, PDL: tl.constexpr, INTERPRETED: tl.constexpr):
-    """One token's attention: a program has all query heads of one key and value head, and one of `splits` parts of the
-    sequence, which combine_kernel adds up. `scale` includes log2(e): exponentials are powers of 2. INTERPRETED: Triton's
-    interpreter, on the CPU, cannot multiply matrices of bfloat16."""
+def attention_kernel(
+    query,
+    keys,
+    values,
+    position,
+    out,
+    part_sums,
+    part_stats,
+    capacity,
+    splits,
+    scale,
+    KV_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    ROWS: tl.constexpr,
+    DIM: tl.constexpr,
+    KEYS: tl.constexpr,
+    WHOLE: tl.constexpr,
+    PDL: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    """One token's attention: a program has all query heads of one key and value head, and one of `splits` parts of
+    the sequence, which combine_kernel adds up. `scale` includes log2(e): exponentials are powers of 2. INTERPRETED:
+    Triton's interpreter, on the CPU, cannot multiply matrices of bfloat16."""
     sequence, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     row, dim, key = tl.arange(0, ROWS), tl.arange(0, DIM), tl.arange(0, KEYS)
     _begin(PDL)
@@ -110,8 +139,11 @@ def attention_kernel(query, keys, values, position, out, part_sums, part_stats, 
         sums = sums * shrink[:, None] + tl.dot(rounded, v)
         largest = higher
     if WHOLE:
-        tl.store(out + head[:, None] * DIM + dim[None, :], (sums / weight_sum[:, None]).to(tl.bfloat16),
-                 mask=row[:, None] < GROUP)
+        tl.store(
+            out + head[:, None] * DIM + dim[None, :],
+            (sums / weight_sum[:, None]).to(tl.bfloat16),
+            mask=row[:, None] < GROUP,
+        )
     else:
         part = head * splits + split
         tl.store(part_sums + part[:, None] * DIM + dim[None, :], sums, mask=row[:, None] < GROUP)
@@ -189,7 +221,9 @@ GEMV_BLOCKS = ((1, 2048, 4), (2, 1024, 4), (4, 512, 4), (2, 2048, 8), (8, 512, 8
 def gemv(x: torch.Tensor, weight: torch.Tensor, block: tuple[int, int, int]) -> torch.Tensor:
     rows, cols = weight.shape
     y = torch.empty(1, rows, device=x.device, dtype=x.dtype)
-    gemv_kernel[(rows // block[0],)](x, weight, y, COLS=cols, ROW_BLOCK=block[0], COL_BLOCK=block[1], num_warps=block[2])
+    gemv_kernel[(rows // block[0],)](
+        x, weight, y, COLS=cols, ROW_BLOCK=block[0], COL_BLOCK=block[1], num_warps=block[2]
+    )
     return y
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from glue import GEMV_BLOCKS, gemv, gemv_fits
-from shape import LAYER_MATRICES, Weights
-from timing import Budget, Graph, interleaved_ms, median, say
 
 import unweight.torch as uw
 from unweight import _library
 from unweight.torch._device import device_blob
 from unweight.torch.plan import Choice
+
+from glue import GEMV_BLOCKS, gemv, gemv_fits
+from shape import LAYER_MATRICES, Weights
+from timing import Budget, Graph, interleaved_ms, median, say
 
 PADDED_TOKENS = (16, 32, 64)  #: more tokens than there are, where cuBLAS is faster with them
 MOST_PADDED = max(PADDED_TOKENS)
@@ -68,11 +70,22 @@ def _all_layers(call: Callable[[int], torch.Tensor], layers: int) -> Callable[[]
     return run
 
 
-def _time_us(calls: dict[Any, Callable[[int], torch.Tensor]], layers: int, rounds: int, repeats: int) -> dict[Any, float]:
+def _time_us(
+    calls: dict[Any, Callable[[int], torch.Tensor]], layers: int, rounds: int, repeats: int
+) -> dict[Any, float]:
     graphs = {name: Graph(_all_layers(call, layers)) for name, call in calls.items()}
     times = interleaved_ms({name: graph.run for name, graph in graphs.items()}, rounds=rounds, repeats=repeats)
     count = 4 if layers == 1 else layers
     return {name: median(samples) * 1e3 / count for name, samples in times.items()}
+
+
+def _by_blas(dense: list[torch.Tensor], x: torch.Tensor, backend: str, layer: int) -> torch.Tensor:
+    use_blas(backend)
+    return F.linear(x, dense[layer])
+
+
+def _by_gemv(dense: list[torch.Tensor], x: torch.Tensor, block: tuple[int, int, int], layer: int) -> torch.Tensor:
+    return gemv(x, dense[layer], block)
 
 
 def tune_dense(weights: Weights, batches: list[int], rounds: int = 3) -> dict[int, dict[str, dict[str, Any]]]:
@@ -82,20 +95,24 @@ def tune_dense(weights: Weights, batches: list[int], rounds: int = 3) -> dict[in
         x = torch.randn(MOST_PADDED, dense[0].shape[1], device=dense[0].device, dtype=dense[0].dtype)
         calls: dict[Any, Callable[[int], torch.Tensor]] = {}
         for tokens, backend in itertools.product(sorted({*batches, *PADDED_TOKENS}), ("cublas", "cublaslt")):
-            calls[backend, tokens] = lambda i, t=tokens, b=backend: (use_blas(b), F.linear(x[:t], dense[i]))[1]
+            calls[backend, tokens] = partial(_by_blas, dense, x[:tokens], backend)
         if 1 in batches and torch.cuda.is_available():
             for block in GEMV_BLOCKS:
                 if gemv_fits(dense[0], block):
-                    calls["gemv", block] = lambda i, b=block: gemv(x, dense[i], b)
+                    calls["gemv", block] = partial(_by_gemv, dense, x, block)
         times = _time_us(calls, len(dense), rounds, 2)
         for batch in batches:
             able = {
-                how: time for how, time in times.items() if (how[0] == "gemv" and batch == 1) or
-                (how[0] != "gemv" and (how[1] == batch or (how[1] > batch and how[1] in PADDED_TOKENS)))
+                how: time
+                for how, time in times.items()
+                if (how[0] == "gemv" and batch == 1)
+                or (how[0] != "gemv" and (how[1] == batch or (how[1] > batch and how[1] in PADDED_TOKENS)))
             }
             best = min(able, key=able.__getitem__)
             found[batch][name] = {
-                "backend": best[0], "how": best[1], "us": able[best],
+                "backend": best[0],
+                "how": best[1],
+                "us": able[best],
                 "cublas_us": min(able["cublas", batch], able["cublaslt", batch]),
             }
     use_blas("default")

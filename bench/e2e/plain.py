@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from shape import BF16, Weights
 from torch import nn
 from transformers import DynamicCache, LlamaForCausalLM, StaticCache
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 import unweight.torch as uw
+
+from shape import BF16, Weights
 
 #: Fused layers' names in the model, their parts, and the matrix of Weights.
 _FUSED = (
@@ -72,7 +73,11 @@ class StaticStep:
     """One decoding step on a static cache."""
 
     def __init__(
-        self, model: LlamaForCausalLM, keys: list[torch.Tensor], values: list[torch.Tensor], capacity: int,
+        self,
+        model: LlamaForCausalLM,
+        keys: list[torch.Tensor],
+        values: list[torch.Tensor],
+        capacity: int,
         compile_with: Callable[[Callable], Callable] | None = None,
     ) -> None:
         self.cache = StaticCache(config=model.config, max_cache_len=capacity)
@@ -98,8 +103,9 @@ class StaticStep:
         return self._step(self.ids, self.cache)
 
 
-def logits_after(model: LlamaForCausalLM, keys: list[torch.Tensor], values: list[torch.Tensor], ids: torch.Tensor
-                 ) -> torch.Tensor:
+def logits_after(
+    model: LlamaForCausalLM, keys: list[torch.Tensor], values: list[torch.Tensor], ids: torch.Tensor
+) -> torch.Tensor:
     """The model's plain answer: eager, with a growing cache."""
     cache = DynamicCache(config=model.config)
     for layer in range(len(keys)):

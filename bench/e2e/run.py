@@ -12,8 +12,8 @@ Everything runs in one process and by turns, but for `storage`, whose two kinds 
     plain     transformers with static cache, torch.compile and a CUDA graph: BF16, and packed
     storage   loading from files, memory, models on the card, exactness (storage.py)
 
-Needs PyTorch, Triton, transformers and the package unweight with its CUDA part; UNWEIGHT_LIBRARY and PYTHONPATH may name
-one that is not installed. --shape tiny tries everything out, also without a GPU (then with TRITON_INTERPRET=1).
+Needs PyTorch, Triton, transformers and the package unweight with its CUDA part; UNWEIGHT_LIBRARY and PYTHONPATH may
+name one that is not installed. --shape tiny tries everything out, also without a GPU (then with TRITON_INTERPRET=1).
 """
 
 from __future__ import annotations
@@ -26,20 +26,22 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 import triton
+
+import unweight
+import unweight.torch as uw
+
 from decoder import PREFETCH, Decoder
 from linears import Dense, Measured, Packed, dense_choice, tune_dense, tune_packed, use_blas
 from plain import StaticStep, build, logits_after
 from shape import SHAPES, Weights, synthesise
 from timing import Budget, Graph, gib, interleaved_ms, median, relative_error, say, spread, synchronise, wall_ms
-
-import unweight
-import unweight.torch as uw
 
 STEPS_PER_SAMPLE = 10
 
@@ -65,7 +67,8 @@ class Run:
         self.weights = synthesise(self.shape, self.device)
         synchronise()
         self.record["weights"] = {
-            "dense_gib": gib(self.weights.dense_bytes), "packed_gib": gib(self.weights.packed_bytes),
+            "dense_gib": gib(self.weights.dense_bytes),
+            "packed_gib": gib(self.weights.packed_bytes),
             "bits_per_weight": 16 * self.weights.packed_bytes / self.weights.dense_bytes,
         }
         say("weights:", self.record["weights"])
@@ -73,28 +76,37 @@ class Run:
         tuned = tune_dense(self.weights, batches)
         self.choices = {batch: dense_choice(of_batch) for batch, of_batch in tuned.items()}
         self.plan, packed = tune_packed(self.weights, batches, self.budget)
-        self.record["linears"] = {
-            str(batch): {"dense": tuned[batch], "packed": packed[batch]} for batch in batches
-        }
+        self.record["linears"] = {str(batch): {"dense": tuned[batch], "packed": packed[batch]} for batch in batches}
         for batch in batches:
-            say(f"linears of {batch:2d} tokens, us:", ", ".join(
-                f"{name} {best['us']:.1f} ({best['backend']})" + (
-                    f" packed {packed[batch][name]['us']:.1f}" if name in packed[batch] else ""
-                ) for name, best in tuned[batch].items()
-            ))
+            say(
+                f"linears of {batch:2d} tokens, us:",
+                ", ".join(
+                    f"{name} {best['us']:.1f} ({best['backend']})"
+                    + (f" packed {packed[batch][name]['us']:.1f}" if name in packed[batch] else "")
+                    for name, best in tuned[batch].items()
+                ),
+            )
 
 
 def facts(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "command": "bench/e2e/run.py " + " ".join(sys.argv[1:]), "commit": options.commit, "shape": options.shape,
-        "context": options.context, "python": platform.python_version(), "torch": torch.__version__,
-        "triton": triton.__version__, "transformers": transformers.__version__, "unweight": unweight.__version__,
+        "command": "bench/e2e/run.py " + " ".join(sys.argv[1:]),
+        "commit": options.commit,
+        "shape": options.shape,
+        "context": options.context,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "transformers": transformers.__version__,
+        "unweight": unweight.__version__,
         "cpus": os.cpu_count(),
     }
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         found.update(
-            device=properties.name, gpu_gib=gib(properties.total_memory), multiprocessors=properties.multi_processor_count,
+            device=properties.name,
+            gpu_gib=gib(properties.total_memory),
+            multiprocessors=properties.multi_processor_count,
             cuda=torch.version.cuda,
         )
         query = ["nvidia-smi", "--query-gpu=driver_version,power.limit,clocks.max.sm", "--format=csv,noheader"]
@@ -148,11 +160,14 @@ def part_decode(run: Run) -> None:
                     variant.reset(context, ids)
                     runs.append((graph.run().clone(), variant.ids.clone()))
                 found[name] = runs[0][0]
-                checks[name] = {"same_twice": bool(torch.equal(runs[0][0], runs[1][0]) and torch.equal(*[r[1] for r in runs]))}
+                checks[name] = {
+                    "same_twice": bool(torch.equal(runs[0][0], runs[1][0]) and torch.equal(*[r[1] for r in runs]))
+                }
                 graphs[name] = graph
-                resets[name] = lambda v=variant: v.reset(context, ids)
+                resets[name] = partial(variant.reset, context, ids)
             linears = {
-                "bf16": Graph(base.only_linears), "packed": Graph(base.variant(Packed(run.weights), dependent=True).only_linears),
+                "bf16": Graph(base.only_linears),
+                "packed": Graph(base.variant(Packed(run.weights), dependent=True).only_linears),
             }
         for name, logits in found.items():
             checks[name]["error_to_bf16"] = relative_error(logits, found["bf16"])
@@ -161,8 +176,10 @@ def part_decode(run: Run) -> None:
         times = interleaved_ms({n: g.run for n, g in graphs.items()}, repeats=run.options.steps, before=resets)
         of_linears = interleaved_ms({n: g.run for n, g in linears.items()}, repeats=run.options.steps)
         rows[str(batch)] = summary = summarise_decode(batch, times, checks, of_linears)
-        say(f"decode {batch:2d}: bf16 {summary['bf16_ms']:.3f} ms, packed {summary['packed_ms']:.3f} ms "
-            f"({summary['packed']}), {summary['ratio']:.3f}; linears {summary['linears_ms']}")
+        say(
+            f"decode {batch:2d}: bf16 {summary['bf16_ms']:.3f} ms, packed {summary['packed_ms']:.3f} ms "
+            f"({summary['packed']}), {summary['ratio']:.3f}; linears {summary['linears_ms']}"
+        )
         run.record["decode"] = rows
         run.save()
         del base, graphs, linears, resets, found
@@ -175,12 +192,17 @@ def summarise_decode(
 ) -> dict[str, Any]:
     """The best variant of each kind, and all of them."""
     best = {
-        kind: min((n for n in times if n.startswith(kind)), key=lambda n: median(times[n])) for kind in ("bf16", "packed")
+        kind: min((n for n in times if n.startswith(kind)), key=lambda n: median(times[n]))
+        for kind in ("bf16", "packed")
     }
     dense_ms, packed_ms = median(times[best["bf16"]]), median(times[best["packed"]])
     return {
-        "bf16": best["bf16"], "bf16_ms": dense_ms, "bf16_tokens_per_s": batch / dense_ms * 1e3,
-        "packed": best["packed"], "packed_ms": packed_ms, "packed_tokens_per_s": batch / packed_ms * 1e3,
+        "bf16": best["bf16"],
+        "bf16_ms": dense_ms,
+        "bf16_tokens_per_s": batch / dense_ms * 1e3,
+        "packed": best["packed"],
+        "packed_ms": packed_ms,
+        "packed_tokens_per_s": batch / packed_ms * 1e3,
         "ratio": dense_ms / packed_ms,
         "linears_ms": {name: median(samples) for name, samples in of_linears.items()},
         "variants": {
@@ -201,7 +223,8 @@ def part_prompt(run: Run) -> None:
         base.position.copy_(torch.arange(length, device=run.device))
         base.ids.copy_(first_ids(length, run.shape.vocabulary, run.device))
         variants = {
-            "bf16, cublas": (base, "cublas", None), "bf16, cublaslt": (base.variant(_CublasLt(run.weights), dependent=False), "cublaslt", None),
+            "bf16, cublas": (base, "cublas", None),
+            "bf16, cublaslt": (base.variant(_CublasLt(run.weights), dependent=False), "cublaslt", None),
         }
         packed = base.variant(Packed(run.weights), dependent=False, packed_embedding=True)
         plans: dict[str, Any] = {"rules": uw.Rules(), "fused": uw.Rules(fused_tokens=65536), "decoded": uw.Decoded()}
@@ -215,18 +238,27 @@ def part_prompt(run: Run) -> None:
             found[name] = graphs[name].run().clone()
         use_blas("default")
         times = interleaved_ms({n: g.run for n, g in graphs.items()}, rounds=5, repeats=2)
-        best = {k: min((n for n in times if n.startswith(k)), key=lambda n: median(times[n])) for k in ("bf16", "packed")}
+        best = {
+            k: min((n for n in times if n.startswith(k)), key=lambda n: median(times[n])) for k in ("bf16", "packed")
+        }
         ratio = median(times[best["bf16"]]) / median(times[best["packed"]])
         rows[str(length)] = {
-            **{kind: name for kind, name in best.items()}, "ratio": ratio,
+            **best,
+            "ratio": ratio,
             "variants": {
                 name: {
-                    "ms": median(samples), "spread": spread(samples),
+                    "ms": median(samples),
+                    "spread": spread(samples),
                     "error_to_bf16": relative_error(found[name], found["bf16, cublas"]),
-                } for name, samples in times.items()
+                }
+                for name, samples in times.items()
             },
         }
-        say(f"first token of {length}: " + ", ".join(f"{n} {median(s):.2f} ms" for n, s in times.items()) + f"; {ratio:.3f}")
+        say(
+            f"first token of {length}: "
+            + ", ".join(f"{n} {median(s):.2f} ms" for n, s in times.items())
+            + f"; {ratio:.3f}"
+        )
         run.record["prompt"] = rows
         run.save()
         del base, packed, variants, graphs
@@ -269,19 +301,28 @@ def part_plain(run: Run) -> None:
                 steps[name].reset(ids)
                 found[name] = graphs[name].run().clone()
         times = interleaved_ms(
-            {n: g.run for n, g in graphs.items()}, repeats=run.options.steps, before={n: s.reset for n, s in steps.items()}
+            {n: g.run for n, g in graphs.items()},
+            repeats=run.options.steps,
+            before={n: s.reset for n, s in steps.items()},
         )
         rows[label] = {
             "ratio": median(times["bf16"]) / median(times["packed"]),
             "error_to_bf16": relative_error(found["packed"], found["bf16"]),
             "variants": {
                 name: {
-                    "ms": median(samples), "spread": spread(samples), "tokens_per_s": batch / median(samples) * 1e3,
+                    "ms": median(samples),
+                    "spread": spread(samples),
+                    "tokens_per_s": batch / median(samples) * 1e3,
                     "first_call_s": first_call[name],
-                } for name, samples in times.items()
+                }
+                for name, samples in times.items()
             },
         }
-        say(f"transformers, {label}:", {n: round(median(s), 3) for n, s in times.items()}, f"ratio {rows[label]['ratio']:.3f}")
+        say(
+            f"transformers, {label}:",
+            {n: round(median(s), 3) for n, s in times.items()},
+            f"ratio {rows[label]['ratio']:.3f}",
+        )
         run.record["plain"] = rows
         run.save()
         del source, steps, graphs
@@ -303,7 +344,10 @@ def part_storage(run: Run) -> None:
 
         def child(*arguments: str) -> dict[str, Any]:
             done = subprocess.run(
-                [sys.executable, str(script), *arguments], stdout=subprocess.PIPE, text=True, check=True,
+                [sys.executable, str(script), *arguments],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
                 timeout=max(10, run.budget.left()),
             )
             return json.loads(done.stdout.strip().splitlines()[-1])

@@ -51,11 +51,20 @@ class Shape:
         from transformers import LlamaConfig
 
         return LlamaConfig(
-            hidden_size=self.hidden, intermediate_size=self.intermediate, num_hidden_layers=self.layers,
-            num_attention_heads=self.heads, num_key_value_heads=self.kv_heads, head_dim=self.head_dim,
-            vocab_size=self.vocabulary, rms_norm_eps=self.epsilon, max_position_embeddings=131072,
-            rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta}, tie_word_embeddings=False,
-            bos_token_id=1, eos_token_id=2, attn_implementation="sdpa",
+            hidden_size=self.hidden,
+            intermediate_size=self.intermediate,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            vocab_size=self.vocabulary,
+            rms_norm_eps=self.epsilon,
+            max_position_embeddings=131072,
+            rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta},
+            tie_word_embeddings=False,
+            bos_token_id=1,
+            eos_token_id=2,
+            attn_implementation="sdpa",
         )
 
 

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from linears import use_blas
 from safetensors import safe_open
 from safetensors.torch import save_file
-from shape import BF16, SHAPES, Shape, random_matrix
-from timing import gib, relative_error, say, synchronise
 
 import unweight
 import unweight.torch as uw
+
+from linears import use_blas
+from shape import BF16, SHAPES, Shape, random_matrix
+from timing import gib, relative_error, say, synchronise
 
 LAYERS_PER_FILE = 4
 PROMPT = 128  #: tokens whose logits are compared
@@ -42,9 +43,12 @@ def write_checkpoint(shape: Shape, folder: Path, device: str) -> None:
     generator = torch.Generator(device=device).manual_seed(3)
     heads, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     sizes = {
-        "self_attn.q_proj": (heads, shape.hidden), "self_attn.k_proj": (kv, shape.hidden),
-        "self_attn.v_proj": (kv, shape.hidden), "self_attn.o_proj": (shape.hidden, heads),
-        "mlp.gate_proj": (shape.intermediate, shape.hidden), "mlp.up_proj": (shape.intermediate, shape.hidden),
+        "self_attn.q_proj": (heads, shape.hidden),
+        "self_attn.k_proj": (kv, shape.hidden),
+        "self_attn.v_proj": (kv, shape.hidden),
+        "self_attn.o_proj": (shape.hidden, heads),
+        "mlp.gate_proj": (shape.intermediate, shape.hidden),
+        "mlp.up_proj": (shape.intermediate, shape.hidden),
         "mlp.down_proj": (shape.hidden, shape.intermediate),
     }
     places: dict[str, str] = {}
@@ -65,17 +69,21 @@ def write_checkpoint(shape: Shape, folder: Path, device: str) -> None:
             tensors[f"{prefix}.input_layernorm.weight"] = norm()
             tensors[f"{prefix}.post_attention_layernorm.weight"] = norm()
         write(f"model-{begin:05d}.safetensors", tensors)
-    write("model-ends.safetensors", {
-        "model.embed_tokens.weight": torch.randn(shape.vocabulary, shape.hidden, device=device, generator=generator).to(BF16),
-        "model.norm.weight": norm(), "lm_head.weight": random_matrix(shape.vocabulary, shape.hidden, generator),
-    })
+    write(
+        "model-ends.safetensors",
+        {
+            "model.embed_tokens.weight": torch.randn(
+                shape.vocabulary, shape.hidden, device=device, generator=generator
+            ).to(BF16),
+            "model.norm.weight": norm(),
+            "lm_head.weight": random_matrix(shape.vocabulary, shape.hidden, generator),
+        },
+    )
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
 
 def load(folder: Path, device: str) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
-
-    import unweight.transformers  # noqa: F401: registers bundles
 
     begin = time.perf_counter()
     model = AutoModelForCausalLM.from_pretrained(folder, device_map=device, attn_implementation="sdpa")
@@ -118,7 +126,8 @@ def measure_packed(model: Any, ids: torch.Tensor, source: Path) -> tuple[dict[st
         generated = [generate(model, ids) for _ in range(2)]
         found["logits_fused"], found["generated_fused"] = fused[0], generated[0]
     facts = {
-        "fused_logits_same_twice": bool(torch.equal(*fused)), "fused_tokens_same_twice": generated[0] == generated[1],
+        "fused_logits_same_twice": bool(torch.equal(*fused)),
+        "fused_tokens_same_twice": generated[0] == generated[1],
         **compare_weights(model, source),
     }
     return facts, found
@@ -130,7 +139,7 @@ def compare_weights(model: Any, source: Path) -> dict[str, Any]:
     same = values = 0
     for file in sorted(source.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():
+            for name in tensors.keys():  # noqa: SIM118
                 module = modules.get(name.removesuffix(".weight"))
                 if module is None:
                     continue
@@ -142,12 +151,15 @@ def compare_weights(model: Any, source: Path) -> dict[str, Any]:
 
 
 def fill_the_card(model: Any, ids: torch.Tensor) -> int:
-    """How many such models lie in the GPU's memory, each with room to generate, which each does. The first one is loaded
-    from files, the others are copies of it."""
+    """How many such models lie in the GPU's memory, each with room to generate, which each does. The first one is
+    loaded from files, the others are copies of it."""
     models = [model]
     expected = generate(model, ids)
     size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
-    while torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated() > size + RESERVE_BYTES:
+    while (
+        torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        > size + RESERVE_BYTES
+    ):
         models.append(copy.deepcopy(model))
         if generate(models[-1], ids) != expected:
             raise AssertionError(f"copy {len(models)} generates something else")
@@ -165,8 +177,11 @@ def main() -> None:
         written = time.perf_counter()
         report = unweight.compress(folder / "dense", folder / "packed")
         facts = {
-            "write_s": written - begin, "compress_s": report.seconds, "source_gib": gib(report.source_bytes),
-            "bundle_gib": gib(report.bundle_bytes), "bits_per_weight": 16 * report.blob_bytes / report.blob_value_bytes,
+            "write_s": written - begin,
+            "compress_s": report.seconds,
+            "source_gib": gib(report.source_bytes),
+            "bundle_gib": gib(report.bundle_bytes),
+            "bits_per_weight": 16 * report.blob_bytes / report.blob_value_bytes,
         }
         print(json.dumps(facts))
         return

@@ -78,7 +78,10 @@ def _time_ms(run: Callable[[], Any], repeats: int) -> float:
 
 
 def interleaved_ms(
-    variants: dict[Any, Callable[[], Any]], *, rounds: int = 5, repeats: int = 10,
+    variants: dict[Any, Callable[[], Any]],
+    *,
+    rounds: int = 5,
+    repeats: int = 10,
     before: dict[Any, Callable[[], Any]] | None = None,
 ) -> dict[Any, list[float]]:
     """Milliseconds of each variant, by turns: one sample a round, after one run that does not count."""

@@ -58,8 +58,7 @@ class DistributionInfo(ctypes.Structure):
 
 class SliceRange(ctypes.Structure):
     _fields_ = [
-        (name, c_uint64)
-        for name in ("batch_begin", "batch_end", "row_begin", "row_end", "col_begin", "col_end")
+        (name, c_uint64) for name in ("batch_begin", "batch_end", "row_begin", "row_end", "col_begin", "col_end")
     ]
 
 
@@ -215,7 +214,13 @@ _CODEC_FUNCTIONS: dict[str, list[Any]] = {
     "unweight_distribution_inspect": [c_void_p, c_size_t, POINTER(DistributionInfo)],
     "unweight_distribution_verify_blob": [c_void_p, c_size_t, c_uint, POINTER(DistributionInfo)],
     "unweight_distribution_encode": [
-        c_void_p, c_size_t, POINTER(MatrixShape), c_uint, c_void_p, c_size_t, POINTER(c_size_t),
+        c_void_p,
+        c_size_t,
+        POINTER(MatrixShape),
+        c_uint,
+        c_void_p,
+        c_size_t,
+        POINTER(c_size_t),
     ],
     "unweight_distribution_decode": [c_void_p, c_size_t, c_void_p, c_size_t, c_uint, c_int],
     "unweight_distribution_decode_rows": [c_void_p, c_size_t, c_uint64, c_uint64, c_void_p, c_size_t, c_uint],

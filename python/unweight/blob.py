@@ -126,8 +126,9 @@ def _info(info: Any, form: Form) -> BlobInfo:
     )
 
 
-def decode(blob: Any, *, form: Form = "runtime", threads: int = 0, out: Bits | None = None, check_content: bool = True
-           ) -> Bits:
+def decode(
+    blob: Any, *, form: Form = "runtime", threads: int = 0, out: Bits | None = None, check_content: bool = True
+) -> Bits:
     """The whole tensor: uint16 `[rows, cols]`, or `[batch, rows, cols]` where batch is not 1.
 
     :param out: receives the values: contiguous, uint16, of as many elements as the tensor
@@ -145,8 +146,9 @@ def decode(blob: Any, *, form: Form = "runtime", threads: int = 0, out: Bits | N
     return values
 
 
-def decode_rows(blob: Any, begin: int, end: int, *, form: Form = "runtime", threads: int = 0, out: Bits | None = None
-                ) -> Bits:
+def decode_rows(
+    blob: Any, begin: int, end: int, *, form: Form = "runtime", threads: int = 0, out: Bits | None = None
+) -> Bits:
     """Rows [begin, end) of the tensor seen as one matrix of batch * rows rows. Checks no checksum of the payload."""
     data = _as_bytes(blob)
     if not 0 <= begin <= end:

@@ -62,9 +62,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
         try:
             header = json.loads(stream.read(json_bytes))
             entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            return {
-                name: _stored(stream, file, name, entry, 8 + json_bytes, size) for name, entry in entries.items()
-            }
+            return {name: _stored(stream, file, name, entry, 8 + json_bytes, size) for name, entry in entries.items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, InvalidData):
                 raise
@@ -99,7 +97,7 @@ def find_manifest(files: Iterable[str]) -> Path | None:
 
 
 def read_aliases(manifest: Path, is_loaded: Callable[[str], bool]) -> list[Alias]:
-    """The aliases of the files for which is_loaded(path in the bundle) holds, after a check of the manifest's SHA-256."""
+    """Aliases of the files for which is_loaded(path in the bundle) holds, after a check of the manifest's SHA-256."""
     data = manifest.read_bytes()
     recorded = (manifest.parent / "manifest.sha256").read_text(encoding="ascii").split()
     if not recorded or recorded[0] != hashlib.sha256(data).hexdigest():
@@ -115,8 +113,8 @@ def read_aliases(manifest: Path, is_loaded: Callable[[str], bool]) -> list[Alias
             for alias in entry.get("aliases", ()):
                 if not is_loaded(alias["original_file"]):
                     raise _bad(
-                        f"'{manifest}': '{alias['tensor']}' of '{entry['path']}' is that of '{alias['original_file']}', "
-                        "which is not loaded"
+                        f"'{manifest}': '{alias['tensor']}' of '{entry['path']}' is stored in "
+                        f"'{alias['original_file']}', which is not loaded"
                     )
                 found.append(Alias(alias["tensor"], alias["original_tensor"], alias["original_file"]))
         return found

@@ -102,9 +102,7 @@ class _Callbacks:
         self.warnings: list[str] = []
         self._progress = progress
         # NULL where there is none: then the library makes no calls, which take the GIL.
-        self.c_progress = (
-            _library.PROGRESS_CALLBACK(self._on_progress) if progress else _library.PROGRESS_CALLBACK()
-        )
+        self.c_progress = _library.PROGRESS_CALLBACK(self._on_progress) if progress else _library.PROGRESS_CALLBACK()
         self.c_warning = _library.WARNING_CALLBACK(self._on_warning)
 
     def _on_progress(self, progress: Any, _: Any) -> int:
@@ -161,8 +159,17 @@ def _run_compress(function: Any, source: Path, out: Path, callbacks: _Callbacks,
         **{
             name: getattr(report, name)
             for name in (
-                "source_bytes", "bundle_bytes", "tensors", "tensors_blob", "tensors_raw", "tensors_alias",
-                "blob_value_bytes", "blob_bytes", "bytes_resumed", "peak_memory_bytes", "seconds",
+                "source_bytes",
+                "bundle_bytes",
+                "tensors",
+                "tensors_blob",
+                "tensors_raw",
+                "tensors_alias",
+                "blob_value_bytes",
+                "blob_bytes",
+                "bytes_resumed",
+                "peak_memory_bytes",
+                "seconds",
             )
         },
     )
@@ -183,30 +190,57 @@ def compress(
     :param shard: this process's share of the work and the number of shares; finish() joins them
     """
     return _run_compress(
-        library().unweight_compress_checkpoint, source, out, _Callbacks(progress), profile=_profile_number(profile),
-        threads=threads, no_verify=0 if verify else 1, shard_index=shard[0], shard_count=shard[1],
+        library().unweight_compress_checkpoint,
+        source,
+        out,
+        _Callbacks(progress),
+        profile=_profile_number(profile),
+        threads=threads,
+        no_verify=0 if verify else 1,
+        shard_index=shard[0],
+        shard_count=shard[1],
     )
 
 
 def finish(
-    source: Path, out: Path, *, threads: int = 0, verify: bool = True, shards: int = 1,
+    source: Path,
+    out: Path,
+    *,
+    threads: int = 0,
+    verify: bool = True,
+    shards: int = 1,
     progress: ProgressCallback | None = None,
 ) -> CompressReport:
     """Joins the shares of compressions of the same source."""
     return _run_compress(
-        library().unweight_finish_compress, source, out, _Callbacks(progress), threads=threads,
-        no_verify=0 if verify else 1, shard_count=shards,
+        library().unweight_finish_compress,
+        source,
+        out,
+        _Callbacks(progress),
+        threads=threads,
+        no_verify=0 if verify else 1,
+        shard_count=shards,
     )
 
 
 def transcode(
-    bundle: Path, out: Path, *, profile: Profile, threads: int = 0, verify: bool = True,
+    bundle: Path,
+    out: Path,
+    *,
+    profile: Profile,
+    threads: int = 0,
+    verify: bool = True,
     progress: ProgressCallback | None = None,
 ) -> CompressReport:
     """Makes a bundle of the other profile, with the bytes that compressing the source would give."""
     return _run_compress(
-        library().unweight_transcode_bundle, bundle, out, _Callbacks(progress), profile=_profile_number(profile),
-        threads=threads, no_verify=0 if verify else 1,
+        library().unweight_transcode_bundle,
+        bundle,
+        out,
+        _Callbacks(progress),
+        profile=_profile_number(profile),
+        threads=threads,
+        no_verify=0 if verify else 1,
     )
 
 
@@ -219,7 +253,10 @@ def _restore_options(threads: int, callbacks: _Callbacks) -> Any:
 
 def _restore_report(report: Any) -> RestoreReport:
     return RestoreReport(
-        files=report.files, tensors=report.tensors, bytes=report.bytes, peak_memory_bytes=report.peak_memory_bytes,
+        files=report.files,
+        tensors=report.tensors,
+        bytes=report.bytes,
+        peak_memory_bytes=report.peak_memory_bytes,
         seconds=report.seconds,
     )
 
@@ -244,8 +281,10 @@ def verify(
     report = sized(_library.RestoreReport)
     callbacks.check(
         library().unweight_verify_bundle(
-            _path(bundle), _path(against) if against is not None else None,
-            byref(_restore_options(threads, callbacks)), byref(report),
+            _path(bundle),
+            _path(against) if against is not None else None,
+            byref(_restore_options(threads, callbacks)),
+            byref(report),
         )
     )
     return _restore_report(report)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import every_value, trained_bits
 
 import unweight
 from unweight import blob
 from unweight.errors import InvalidArgument, InvalidData
+
+from conftest import every_value, trained_bits
 
 FORMS = ("runtime", "distribution")
 
@@ -50,9 +51,7 @@ def test_transcode_and_sizes():
     assert np.array_equal(blob.transcode(runtime, to="distribution"), distribution)
     assert 10 < blob.inspect(distribution, form="distribution").bits_per_weight < 10.8
     assert 11 < blob.inspect(runtime).bits_per_weight < 11.5
-    assert (
-        blob.inspect(runtime).content_checksum == blob.inspect(distribution, form="distribution").content_checksum
-    )
+    assert blob.inspect(runtime).content_checksum == blob.inspect(distribution, form="distribution").content_checksum
 
 
 def test_slice():

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import trained_bits
 
 import unweight
 from unweight import blob, bundle
 from unweight.errors import Cancelled, FileProblem, InvalidArgument, InvalidData
+
+from conftest import trained_bits
 
 
 def write_safetensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
@@ -90,7 +91,11 @@ def test_inspect(source, tmp_path):
     assert not plain.is_bundle and packed.is_bundle
     tensors = {t.name: t for t in packed.tensors}
     assert {name: t.stored for name, t in tensors.items()} == {
-        "a.weight": "blob", "b.weight": "alias", "c.weight": "blob", "norm": "raw", "scale": "raw",
+        "a.weight": "blob",
+        "b.weight": "alias",
+        "c.weight": "blob",
+        "norm": "raw",
+        "scale": "raw",
         "looks_like_one": "raw",
     }
     assert tensors["b.weight"].alias_of == "model.safetensors:a.weight"
@@ -140,7 +145,11 @@ def test_bundle_reader(source, tmp_path):
     unweight.compress(source, tmp_path / "bundle")
     tensors = bundle.read_tensors(tmp_path / "bundle" / "model.safetensors")
     assert {name: t.form for name, t in tensors.items()} == {
-        "a.weight": "runtime", "c.weight": "runtime", "norm": None, "scale": None, "looks_like_one": None,
+        "a.weight": "runtime",
+        "c.weight": "runtime",
+        "norm": None,
+        "scale": None,
+        "looks_like_one": None,
     }
     a = tensors["a.weight"]
     assert a.matrix == (1, 96, 128)
@@ -161,8 +170,13 @@ def test_bundle_reader(source, tmp_path):
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"1234567", struct.pack("<Q", 10), struct.pack("<Q", 2**60) + b"{}", struct.pack("<Q", 2) + b"[]",
-        struct.pack("<Q", 2) + b"{{", struct.pack("<Q", 8) + b'{"a": 1}',
+        b"",
+        b"1234567",
+        struct.pack("<Q", 10),
+        struct.pack("<Q", 2**60) + b"{}",
+        struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 2) + b"{{",
+        struct.pack("<Q", 8) + b'{"a": 1}',
         struct.pack("<Q", 56) + b'{"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}   ',
     ],
 )

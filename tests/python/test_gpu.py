@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from conftest import trained_bits
 
 torch = pytest.importorskip("torch")
-import torch.nn.functional as F  # noqa: E402
+import torch.nn.functional as F
 
-import unweight  # noqa: E402
-import unweight.torch as uw  # noqa: E402
-from unweight.errors import DeviceProblem, InvalidArgument  # noqa: E402
+import unweight
+import unweight.torch as uw
+from unweight.errors import DeviceProblem, InvalidArgument
 
 pytestmark = pytest.mark.gpu
 BF16 = torch.bfloat16
@@ -65,9 +66,7 @@ class Chain(torch.nn.Module):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        self.layers = torch.nn.ModuleList(
-            [uw.Linear.from_weight(weight_of((2048, 2048), seed + i)) for i in range(8)]
-        )
+        self.layers = torch.nn.ModuleList([uw.Linear.from_weight(weight_of((2048, 2048), seed + i)) for i in range(8)])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.layers:
@@ -119,9 +118,8 @@ def test_first_use_while_capturing_is_refused():
     chain = Chain(1)
     x = torch.randn(1, 2048, device="cuda", dtype=BF16)
     graph = torch.cuda.CUDAGraph()
-    with pytest.raises(DeviceProblem, match="prepare"):
-        with torch.cuda.graph(graph), torch.no_grad():
-            chain(x)
+    with pytest.raises(DeviceProblem, match="prepare"), torch.cuda.graph(graph), torch.no_grad():
+        chain(x)
     torch.cuda.synchronize()
     assert uw.prepare(chain) == 8
     graph = torch.cuda.CUDAGraph()
@@ -210,13 +208,20 @@ def test_many_threads():
 
 def test_loading_never_holds_the_model_twice(tmp_path):
     hf = pytest.importorskip("transformers", minversion="5.17")
+    import unweight.transformers
+
     import models
 
-    import unweight.transformers  # noqa: F401
-
     config = hf.LlamaConfig(
-        **{**models._COMMON, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 4,
-           "num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 32000}
+        **{
+            **models._COMMON,
+            "hidden_size": 2048,
+            "intermediate_size": 5632,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 4,
+            "vocab_size": 32000,
+        }
     )
     torch.manual_seed(0)
     model = hf.LlamaForCausalLM(config).to(BF16)
@@ -238,16 +243,22 @@ def test_loading_never_holds_the_model_twice(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available() or torch.cuda.device_count() < 2, reason="one GPU")
 def test_several_gpus(tmp_path):
     hf = pytest.importorskip("transformers", minversion="5.17")
-    import models
+    import unweight.transformers
 
-    import unweight.transformers  # noqa: F401
+    import models
 
     for family in ("llama", "llama-tied"):
         folder = tmp_path / family
         original = models.save(family, folder / "source").cuda()
         unweight.compress(folder / "source", folder / "bundle")
-        half = {"model.embed_tokens": 0, "model.layers.0": 0, "model.layers.1": 1, "model.norm": 1, "model.rotary_emb": 0,
-                "lm_head": 0 if "tied" in family else 1}
+        half = {
+            "model.embed_tokens": 0,
+            "model.layers.0": 0,
+            "model.layers.1": 1,
+            "model.norm": 1,
+            "model.rotary_emb": 0,
+            "lm_head": 0 if "tied" in family else 1,
+        }
         ids = models.tokens()
         for device_map in (half, "balanced"):
             model = hf.AutoModelForCausalLM.from_pretrained(folder / "bundle", device_map=device_map)

@@ -26,7 +26,10 @@ sys.meta_path.insert(0, Blocker())
 def run(code: str, blocked: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess:
     env = {**os.environ, "PYTHONPATH": str(Path(unweight.__file__).parents[1]), **environment}
     return subprocess.run(
-        [sys.executable, "-c", BLOCKER.format(blocked=blocked) + code], capture_output=True, text=True, env=env,
+        [sys.executable, "-c", BLOCKER.format(blocked=blocked) + code],
+        capture_output=True,
+        text=True,
+        env=env,
         check=False,
     )
 
@@ -82,9 +85,19 @@ def test_structures_have_the_sizes_of_the_c_interface():
     import ctypes
 
     sizes = {
-        "BlobInfo": 104, "DistributionInfo": 96, "SliceRange": 48, "ProgressStruct": 56, "CompressOptions": 56,
-        "CompressReport": 112, "RestoreOptions": 32, "RestoreReport": 48, "InspectOptions": 40, "InspectSummary": 40,
-        "TensorReport": 104, "MatmulConfig": 32, "MatmulArguments": 72,
+        "BlobInfo": 104,
+        "DistributionInfo": 96,
+        "SliceRange": 48,
+        "ProgressStruct": 56,
+        "CompressOptions": 56,
+        "CompressReport": 112,
+        "RestoreOptions": 32,
+        "RestoreReport": 48,
+        "InspectOptions": 40,
+        "InspectSummary": 40,
+        "TensorReport": 104,
+        "MatmulConfig": 32,
+        "MatmulArguments": 72,
     }
     for name, size in sizes.items():
         assert ctypes.sizeof(getattr(_library, name)) == size, name

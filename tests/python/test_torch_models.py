@@ -8,12 +8,13 @@ import pickle
 
 import numpy as np
 import pytest
+
 from conftest import trained_bits
 
 torch = pytest.importorskip("torch")
-from torch import nn  # noqa: E402
+from torch import nn
 
-import unweight.torch as uw  # noqa: E402
+import unweight.torch as uw
 
 BF16 = torch.bfloat16
 

@@ -10,14 +10,15 @@ import pickle
 
 import numpy as np
 import pytest
+
 from conftest import every_value, trained_bits
 
 torch = pytest.importorskip("torch")
 
-import unweight  # noqa: E402
-import unweight.torch as uw  # noqa: E402
-from unweight import blob  # noqa: E402
-from unweight.errors import InvalidArgument  # noqa: E402
+import unweight
+import unweight.torch as uw
+from unweight import blob
+from unweight.errors import InvalidArgument
 
 BF16 = torch.bfloat16
 
@@ -61,7 +62,12 @@ def test_linear(pair, device, shape):
 def test_linear_of_strided_activations(pair, device):
     linear, packed = pair
     wide = torch.randn(5, 4, 300, device=device, dtype=BF16)
-    for x in (wide[:, :, 3:131], wide.transpose(0, 1)[..., :128], wide[:, :1, :128].expand(5, 6, 128), wide[..., ::2][..., :128]):
+    for x in (
+        wide[:, :, 3:131],
+        wide.transpose(0, 1)[..., :128],
+        wide[:, :1, :128].expand(5, 6, 128),
+        wide[..., ::2][..., :128],
+    ):
         assert torch.equal(packed(x), linear(x))
 
 
@@ -138,8 +144,13 @@ def test_embedding(device):
     table = weight_of(every_value(), device)
     embedding = uw.Embedding.from_weight(table, padding_idx=0)
     reference = torch.nn.Embedding.from_pretrained(table)
-    for ids in (torch.randint(0, 256, (4, 7)), torch.tensor(255), torch.empty(0, 3, dtype=torch.int64),
-                torch.arange(256, dtype=torch.int32).flip(0), torch.randint(0, 256, (6, 9)).T):
+    for ids in (
+        torch.randint(0, 256, (4, 7)),
+        torch.tensor(255),
+        torch.empty(0, 3, dtype=torch.int64),
+        torch.arange(256, dtype=torch.int32).flip(0),
+        torch.randint(0, 256, (6, 9)).T,
+    ):
         ids = ids.to(device)
         assert torch.equal(embedding(ids).view(torch.int16), reference(ids).view(torch.int16))
 
@@ -159,13 +170,13 @@ def test_arguments(pair, device):
     _, packed = pair
     x = torch.randn(3, 128, device=device, dtype=BF16)
     ops = torch.ops.unweight
-    with pytest.raises(InvalidArgument, match="80 x 128, not 80 x 127"):
+    with pytest.raises(InvalidArgument, match=r"80 x 128, not 80 x 127"):
         packed(x[:, :127])
     with pytest.raises(InvalidArgument, match="80 x 128, not 79 x 128"):
         ops.linear(x, packed.weight, None, 79)
     with pytest.raises(InvalidArgument, match="bias has shape"):
         ops.linear(x, packed.weight, packed.bias[:79], 80)
-    with pytest.raises(InvalidArgument, match="bias is torch.float32"):
+    with pytest.raises(InvalidArgument, match=r"bias is torch\.float32"):
         ops.linear(x, packed.weight, packed.bias.float(), 80)
     with pytest.raises(unweight.UnweightError):
         ops.linear(x, packed.weight[:-128], None, 80)
@@ -189,7 +200,9 @@ def test_modules_are_ordinary_ones(pair, device):
     torch.save(packed.state_dict(), file)
     file.seek(0)
     assert set(packed.state_dict()) == {"weight", "bias"}
-    other = uw.Linear.from_weight(weight_of(trained_bits((80, 128), 5), device), torch.zeros(80, device=device, dtype=BF16))
+    other = uw.Linear.from_weight(
+        weight_of(trained_bits((80, 128), 5), device), torch.zeros(80, device=device, dtype=BF16)
+    )
     before = other(x)
     other.load_state_dict(torch.load(file))
     assert torch.equal(other(x), y) and not torch.equal(before, y)
@@ -222,4 +235,3 @@ def test_written_weights_are_looked_at_again(device):
         memory[: packed.numel()].copy_(packed)
         found = torch.ops.unweight.linear(x, memory, None, 64)
         assert torch.equal(found, torch.nn.functional.linear(x, weight))
-

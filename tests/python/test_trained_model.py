@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real trained model (tests/data/byte-model, by examples/train_byte_model.py): what it writes through a bundle is what
-it writes from its own weights."""
+"""A real trained model (tests/data/byte-model, by examples/train_byte_model.py): what it writes through a bundle is
+what it writes from its own weights."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pytest
 torch = pytest.importorskip("torch")
 hf = pytest.importorskip("transformers", minversion="5.17")
 
-import unweight  # noqa: E402
-import unweight.torch as uw  # noqa: E402
-import unweight.transformers  # noqa: E402, F401
+import unweight
+import unweight.torch as uw
+import unweight.transformers
 
 SOURCE = Path(__file__).parents[1] / "data" / "byte-model"
 PROMPTS = (b"\0The statement ", b"\0class Point:\n    def __init__(self", b"\0An object's type")

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """PyTorch: modules with packed weights, and the operators below them.
 
-    report = unweight.torch.compress_model(model)      # packs linear and embedding layers, in place
-    unweight.torch.fuse_model(model)                   # optional: q/k/v, and gate/up, in one multiplication each
-    unweight.torch.decompress_model(model)             # and back, bit for bit
+report = unweight.torch.compress_model(model)      # packs linear and embedding layers, in place
+unweight.torch.fuse_model(model)                   # optional: q/k/v, and gate/up, in one multiplication each
+unweight.torch.decompress_model(model)             # and back, bit for bit
 
-    layer = unweight.torch.Linear.from_weight(weight)  # one layer; weight is [out_features, in_features], bfloat16
-    y = torch.ops.unweight.linear(x, layer.weight, None, layer.out_features)
+layer = unweight.torch.Linear.from_weight(weight)  # one layer; weight is [out_features, in_features], bfloat16
+y = torch.ops.unweight.linear(x, layer.weight, None, layer.out_features)
 """
 
 from __future__ import annotations

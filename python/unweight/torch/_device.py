@@ -34,9 +34,7 @@ class DeviceBlob:
 
     def __init__(self, packed: torch.Tensor, stream: int) -> None:
         handle = c_void_p()
-        check(
-            cuda_library().unweight_device_blob_open(packed.data_ptr(), packed.numel(), stream, byref(handle))
-        )
+        check(cuda_library().unweight_device_blob_open(packed.data_ptr(), packed.numel(), stream, byref(handle)))
         self._handle = handle
         shape = _library.MatrixShape()
         check(cuda_library().unweight_device_blob_shape(handle, byref(shape)))
@@ -116,7 +114,7 @@ class _Known:
 
     def __init__(self, packed: torch.Tensor, blob: DeviceBlob) -> None:
         self.blob = blob
-        self.storage = StorageWeakRef(packed.untyped_storage())
+        self.storage: Any = StorageWeakRef(packed.untyped_storage())
         self.version = _version(packed)
 
     def is_current(self, packed: torch.Tensor) -> bool:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Workspaces of multiplications that split K: zeroed once, left zeroed by every call, and never shared by calls that may
-run at the same time.
+"""Workspaces of multiplications that split K: zeroed once, left zeroed by every call, and never shared by calls that
+may run at the same time.
 
 Outside of CUDA graphs there is one for each stream. A graph has workspaces of its own, one for each stream that is
-captured into it, since two graphs that were captured on one stream may be replayed on two. They are allocated during the
-capture, from the graph's memory, and zeroed there: so each replay begins with a fill of some 9 MB.
+captured into it, since two graphs that were captured on one stream may be replayed on two. They are allocated during
+the capture, from the graph's memory, and zeroed there: so each replay begins with a fill of some 9 MB.
 """
 
 from __future__ import annotations

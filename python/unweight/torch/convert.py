@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import torch
@@ -119,7 +120,7 @@ def compress_model(
         if packed is None:
             report.raw[name] = "its weight does not become smaller"
         else:
-            _replace(parent, name.rpartition(".")[2], module, lambda m, p=packed: packed_module(m, p))
+            _replace(parent, name.rpartition(".")[2], module, partial(packed_module, packed=packed))
             report.packed.append(name)
         # While some module has the parameter, its id is not given to another one.
         if _is_used(model, weight):
@@ -173,7 +174,7 @@ def _replace(parent: nn.Module, name: str, module: nn.Module, make: Callable[[nn
     if hook is None:
         setattr(parent, name, make(module))
         return
-    from accelerate.hooks import add_hook_to_module, remove_hook_from_module
+    from accelerate.hooks import add_hook_to_module, remove_hook_from_module  # type: ignore[import-untyped]
 
     remove_hook_from_module(module)
     made = make(module)
@@ -182,8 +183,8 @@ def _replace(parent: nn.Module, name: str, module: nn.Module, make: Callable[[nn
 
 
 def prepare(model: nn.Module) -> int:
-    """Looks at all packed weights on GPUs now and not at their first use, which waits for the device; needed only before
-    a CUDA graph captures a model that has not run yet. Returns how many there are."""
+    """Looks at all packed weights on GPUs now and not at their first use, which waits for the device; needed only
+    before a CUDA graph captures a model that has not run yet. Returns how many there are."""
     weights = [module.weight for _, _, module in packed_modules(model) if module.weight.device.type == "cuda"]
     for weight in weights:
         with on_device(weight.device):
@@ -192,8 +193,8 @@ def prepare(model: nn.Module) -> int:
 
 
 def prefetch_l2(packed: torch.Tensor, begin_byte: int = 0, size_bytes: int = 1 << 62) -> None:
-    """Asks for bytes of a packed weight in the GPU's L2 cache, on the current stream: for the next layer, on a stream of
-    its own while attention or other work leaves memory idle. May be captured."""
+    """Asks for bytes of a packed weight in the GPU's L2 cache, on the current stream: for the next layer, on a stream
+    of its own while attention or other work leaves memory idle. May be captured."""
     if packed.device.type != "cuda":
         raise InvalidArgument(f"packed is on {packed.device}, must be on a GPU", 10)
     with on_device(packed.device):

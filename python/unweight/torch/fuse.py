@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers that multiply the same activations, as one multiplication: query, key and value; gate and up.
 
-The model's own code stays: each layer is replaced by a part of a fused one. The first part that is called multiplies for
-all of them, and the others take their columns of the result, as long as they are called with the same tensor.
+The model's own code stays: each layer is replaced by a part of a fused one. The first part that is called multiplies
+for all of them, and the others take their columns of the result, as long as they are called with the same tensor.
 """
 
 from __future__ import annotations

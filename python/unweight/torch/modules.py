@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Modules whose weight is packed: in place of torch.nn.Linear and torch.nn.Embedding, which they are subclasses of.
 
-The weight is a buffer named `weight`, one-dimensional and uint8: the blob as a bundle stores it, under the same name. So
-state dicts, .to(), deepcopy and pickling work as usual; the weight is frozen.
+The weight is a buffer named `weight`, one-dimensional and uint8: the blob as a bundle stores it, under the same name.
+So state dicts, .to(), deepcopy and pickling work as usual; the weight is frozen.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -153,9 +152,7 @@ class Embedding(_Packed, nn.Embedding):
         self._set_packed(packed)
 
     @classmethod
-    def from_weight(  # type: ignore[override]
-        cls, weight: torch.Tensor, padding_idx: int | None = None, *, threads: int = 0
-    ) -> Embedding:
+    def from_weight(cls, weight: torch.Tensor, padding_idx: int | None = None, *, threads: int = 0) -> Embedding:
         """From a bfloat16 matrix `[num_embeddings, embedding_dim]`."""
         return cls(weight.shape[0], weight.shape[1], pack(weight, threads=threads), padding_idx)
 
@@ -174,16 +171,22 @@ class Embedding(_Packed, nn.Embedding):
 # ---- subclasses of torch.nn's modules, such as an embedding that is scaled ------------------------------------------
 
 
-@cache
+_twins: dict[type[nn.Module], type[_Packed] | None] = {nn.Linear: Linear, nn.Embedding: Embedding}
+
+
 def packed_class(original: type[nn.Module]) -> type[_Packed] | None:
     """The packed twin of a class, or None where there is none.
 
     A subclass of torch.nn.Linear or torch.nn.Embedding has one if all that it does with its weight goes through
     super().forward(): the twin's forward() is the subclass's own, whose super() is the packed module.
     """
+    if original not in _twins:
+        _twins[original] = _make_twin(original)
+    return _twins[original]
+
+
+def _make_twin(original: type[nn.Module]) -> type[_Packed] | None:
     for base, packed in ((nn.Linear, Linear), (nn.Embedding, Embedding)):
-        if original is base:
-            return packed
         if issubclass(original, base) and not issubclass(original, _Packed) and _leaves_weight_to(original, base):
             members: dict[str, Any] = {"unpacked_class": original}
             if _is_scaled_embedding(original):
@@ -206,16 +209,18 @@ class _ScaledEmbedding(nn.Embedding):
 
 def _scaled_forward(self: Any, input: torch.Tensor) -> torch.Tensor:
     """The same for a packed weight, whose dtype is not that of its values."""
-    return Embedding.forward(self, input) * self.embed_scale.to(torch.bfloat16)
+    scale: torch.Tensor = self.embed_scale
+    return Embedding.forward(self, input) * scale.to(torch.bfloat16)
 
 
 def _is_scaled_embedding(original: type[nn.Module]) -> bool:
     """Whether forward() is, instruction for instruction, that of _ScaledEmbedding."""
     code, reference = getattr(original.forward, "__code__", None), _ScaledEmbedding.forward.__code__
-    return (
-        code is not None
-        and (code.co_code, code.co_names, code.co_freevars, code.co_nlocals)
-        == (reference.co_code, reference.co_names, reference.co_freevars, reference.co_nlocals)
+    return code is not None and (code.co_code, code.co_names, code.co_freevars, code.co_nlocals) == (
+        reference.co_code,
+        reference.co_names,
+        reference.co_freevars,
+        reference.co_nlocals,
     )
 
 
@@ -268,10 +273,7 @@ def unpacked_module(module: _Packed, shares_with: nn.Module | None = None) -> nn
 def _swap_weight(module: nn.Module, new_class: type[nn.Module], weight: torch.Tensor, *, as_buffer: bool) -> nn.Module:
     made = new_class.__new__(new_class)
     made.__dict__.update(
-        {
-            name: value.copy() if isinstance(value, (dict, set)) else value
-            for name, value in module.__dict__.items()
-        }
+        {name: value.copy() if isinstance(value, (dict, set)) else value for name, value in module.__dict__.items()}
     )
     made._parameters.pop("weight", None)
     made._buffers.pop("weight", None)

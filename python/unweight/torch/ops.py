@@ -43,7 +43,9 @@ for _schema in (
 
 def _check_values(what: str, values: torch.Tensor, packed: torch.Tensor) -> None:
     if values.dtype != torch.bfloat16:
-        raise InvalidArgument(f"{what} is {values.dtype}, must be torch.bfloat16 as the weights are, or use autocast", 10)
+        raise InvalidArgument(
+            f"{what} is {values.dtype}, must be torch.bfloat16 as the weights are, or use autocast", 10
+        )
     if values.device != packed.device:
         raise InvalidArgument(f"{what} is on {values.device}, the packed weight on {packed.device}", 10)
 
@@ -95,7 +97,11 @@ def _linear_cuda(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | Non
             return F.linear(x, _decoded(blob, packed.device, stream), bias)
         scratch = workspace(packed.device, stream, blob.workspace_bytes()) if choice.needs_workspace else None
         blob.matmul(
-            matrix, y.view(-1, out_features), bias.contiguous() if bias is not None else None, choice.config, scratch,
+            matrix,
+            y.view(-1, out_features),
+            bias.contiguous() if bias is not None else None,
+            choice.config,
+            scratch,
             stream,
         )
         return y
@@ -254,9 +260,7 @@ def _gradient_backward(ctx: Any, second: torch.Tensor) -> tuple[torch.Tensor | N
     return torch.ops.unweight.linear(second, packed, None, ctx.out_features), None, None
 
 
-torch.library.register_autograd(
-    "unweight::linear", _linear_backward, setup_context=_linear_context, lib=_definitions
-)
+torch.library.register_autograd("unweight::linear", _linear_backward, setup_context=_linear_context, lib=_definitions)
 torch.library.register_autograd(
     "unweight::linear_input_gradient", _gradient_backward, setup_context=_gradient_context, lib=_definitions
 )

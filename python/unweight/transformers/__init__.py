@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """transformers: importing this module registers `quant_method: unweight`.
 
-    import unweight.transformers
-    model = AutoModelForCausalLM.from_pretrained("bundle", device_map="cuda")   # packed layers
-    model.hf_quantizer.report                                                   # what is packed, what is not
-    model.save_pretrained("other-bundle")
+import unweight.transformers
+model = AutoModelForCausalLM.from_pretrained("bundle", device_map="cuda")   # packed layers
+model.hf_quantizer.report                                                   # what is packed, what is not
+model.save_pretrained("other-bundle")
 
-    # a plain BF16 checkpoint, packed as it is loaded
-    model = AutoModelForCausalLM.from_pretrained("model", quantization_config=unweight.transformers.UnweightConfig())
+# a plain BF16 checkpoint, packed as it is loaded
+model = AutoModelForCausalLM.from_pretrained("model", quantization_config=unweight.transformers.UnweightConfig())
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def to_values(tensor: torch.Tensor, stored: StoredTensor, threads: int) -> torch
     return ops.to_bfloat16(codec.decode(data, form=stored.form or "runtime", threads=threads)).to(tensor.device)
 
 
-class _Op(ConversionOps):  # type: ignore[misc]
+class _Op(ConversionOps):
     """One tensor in, under the only source pattern; out under all target patterns, which are whole names."""
 
     def convert(
@@ -45,9 +45,9 @@ class _Op(ConversionOps):  # type: ignore[misc]
     ) -> dict[str, Any]:
         (given,) = input_dict.values()
         tensor = given[0] if isinstance(given, list) else given
-        return self.place(tensor, target_patterns, **kwargs)
+        return self.place(tensor, target_patterns, kwargs["model"])
 
-    def place(self, tensor: torch.Tensor, targets: Sequence[str], **kwargs: Any) -> dict[str, Any]:
+    def place(self, tensor: torch.Tensor, targets: Sequence[str], model: Any) -> dict[str, Any]:
         raise NotImplementedError
 
 
@@ -58,7 +58,7 @@ class PlaceBlob(_Op):
         self.stored = stored
         self.threads = threads
 
-    def place(self, tensor: torch.Tensor, targets: Sequence[str], *, model: Any, **_: Any) -> dict[str, Any]:
+    def place(self, tensor: torch.Tensor, targets: Sequence[str], model: Any) -> dict[str, Any]:
         packed = to_runtime(tensor, self.stored, self.threads)
         for target in targets:
             # Shared already: the loader's own tying is for parameters.
@@ -73,22 +73,20 @@ class PlaceValues(_Op):
         self.stored = stored
         self.threads = threads
 
-    def place(self, tensor: torch.Tensor, targets: Sequence[str], *, model: Any, **_: Any) -> dict[str, Any]:
+    def place(self, tensor: torch.Tensor, targets: Sequence[str], model: Any) -> dict[str, Any]:
         if self.stored.form is not None:
             tensor = to_values(tensor, self.stored, self.threads)
         placed = {}
         for i, target in enumerate(targets):
             wanted = model.get_parameter_or_buffer(target)
             if wanted.numel() != tensor.numel():
-                raise InvalidData(
-                    f"'{self.stored.name}' has {tensor.numel()} values, '{target}' {wanted.numel()}", 33
-                )
+                raise InvalidData(f"'{self.stored.name}' has {tensor.numel()} values, '{target}' {wanted.numel()}", 33)
             values = tensor.reshape(wanted.shape).to(wanted.dtype)
             placed[target] = values if i == 0 else values.clone()
         return placed
 
 
-class DecodeBlobs(ConversionOps):  # type: ignore[misc]
+class DecodeBlobs(ConversionOps):
     """In front of the operations of one of the model's own conversions: blobs among its inputs become values."""
 
     def __init__(self, blobs: dict[str, StoredTensor], threads: int) -> None:
@@ -99,8 +97,9 @@ class DecodeBlobs(ConversionOps):  # type: ignore[misc]
         self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **_: Any
     ) -> dict[str, Any]:
         return {
-            pattern: [self._decoded(tensor) for tensor in tensors] if isinstance(tensors, list) else
-            self._decoded(tensors)
+            pattern: [self._decoded(tensor) for tensor in tensors]
+            if isinstance(tensors, list)
+            else self._decoded(tensors)
             for pattern, tensors in input_dict.items()
         }
 
@@ -117,7 +116,7 @@ class DecodeBlobs(ConversionOps):  # type: ignore[misc]
         return _Unchanged()
 
 
-class _Unchanged(ConversionOps):  # type: ignore[misc]
+class _Unchanged(ConversionOps):
     """When a model is saved its values are written, and the compressor makes blobs of them."""
 
     def convert(
@@ -126,7 +125,7 @@ class _Unchanged(ConversionOps):  # type: ignore[misc]
         return input_dict
 
 
-class PackValues(ConversionOps):  # type: ignore[misc]
+class PackValues(ConversionOps):
     """A BF16 weight, packed as it is loaded; its module, and those tied to it, become packed ones."""
 
     def __init__(self, threads: int, report: Any) -> None:
@@ -134,9 +133,10 @@ class PackValues(ConversionOps):  # type: ignore[misc]
         self.report = report
 
     def convert(
-        self, input_dict: dict[str, Any], *, model: Any, full_layer_name: str, **_: Any
+        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
     ) -> dict[str, Any]:
-        ((name, given),) = input_dict.items()
+        model, full_layer_name = kwargs["model"], kwargs["full_layer_name"]
+        (given,) = input_dict.values()
         weight = given[0] if isinstance(given, list) else given
         names = [full_layer_name, *tied_names(model, full_layer_name)]
         packed = pack(weight, threads=self.threads)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How transformers loads bundles: straight to packed layers, without the BF16 model in between.
 
-    blob    -> weight of a packed layer, or of several that share it (tied weights, aliases)
-            -> decoded, where the parameter is no weight of a layer that can be packed: it is listed in the report
-    raw     -> as in any checkpoint
-    alias   -> a copy of its original; not stored in the bundle
+blob    -> weight of a packed layer, or of several that share it (tied weights, aliases)
+        -> decoded, where the parameter is no weight of a layer that can be packed: it is listed in the report
+raw     -> as in any checkpoint
+alias   -> a copy of its original; not stored in the bundle
 """
 
 from __future__ import annotations
@@ -19,21 +19,30 @@ import torch
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.quantizers.auto import register_quantizer
 from transformers.quantizers.base import HfQuantizer
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
+from transformers.utils.hub import cached_file
 
 from ..bundle import StoredTensor, find_manifest, read_aliases, read_tensors
 from ..errors import InvalidData, UnweightError
 from ..torch.convert import LEAST_VALUES, PackReport, decompress_model, packed_modules, prepare
 from ..torch.modules import packed_shape
 from .config import METHOD, UnweightConfig
-from .conversions import DecodeBlobs, PackValues, PlaceBlob, PlaceValues, can_pack, converter, replace_by_packed
-from .conversions import tied_names
+from .conversions import (
+    DecodeBlobs,
+    PackValues,
+    PlaceBlob,
+    PlaceValues,
+    can_pack,
+    converter,
+    replace_by_packed,
+    tied_names,
+)
 
 logger = logging.get_logger(__name__)
 
 
 @register_quantizer(METHOD)
-class UnweightHfQuantizer(HfQuantizer):  # type: ignore[misc]
+class UnweightHfQuantizer(HfQuantizer):
     """Registered for `quant_method: unweight`."""
 
     requires_calibration = False
@@ -176,7 +185,8 @@ class _Placement:
                 manifest = Path(found) if found else None
         if manifest is None:
             raise UnweightError(
-                f"'{self.model.config.name_or_path}' has no unweight/manifest.json: it is no bundle, or no whole one", 33
+                f"'{self.model.config.name_or_path}' has no unweight/manifest.json: it is no bundle, or no whole one",
+                33,
             )
         root = manifest.parent.parent
         loaded = {Path(file).absolute().relative_to(root).as_posix() for file in files}

@@ -40,13 +40,15 @@ def save_pretrained(
 ) -> None:
     """Writes a bundle from which from_pretrained() makes the same model, and `unweight decompress` the BF16 checkpoint.
 
-    Needs space beside the folder for the BF16 checkpoint, and memory for one of its shards. Files in the folder that are
-    not the model's, such as a tokenizer, stay. With adapters of PEFT loaded, they alone are saved, as always.
+    Needs space beside the folder for the BF16 checkpoint, and memory for one of its shards. Files in the folder that
+    are not the model's, such as a tokenizer, stay. With adapters of PEFT loaded, they alone are saved, as always.
     """
     if getattr(model, "_hf_peft_config_loaded", False):
         type(model).save_pretrained(model, save_directory, is_main_process=is_main_process, **kwargs)
         return
-    unsupported = {name: value for name, value in kwargs.items() if value not in (None, False) and name != "safe_serialization"}
+    unsupported = {
+        name: value for name, value in kwargs.items() if value not in (None, False) and name != "safe_serialization"
+    }
     if unsupported:
         raise InvalidArgument(f"save_pretrained() of a packed model does not support {sorted(unsupported)}", 10)
     if not is_main_process:
