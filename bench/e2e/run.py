@@ -19,6 +19,7 @@ name one that is not installed. --shape tiny tries everything out, also without 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -335,8 +336,11 @@ def part_plain(run: Run) -> None:
 
 def part_storage(run: Run) -> None:
     run.weights = None
+    torch._dynamo.reset()
+    gc.collect()
     if run.device == "cuda":
         torch.cuda.empty_cache()
+        run.record["storage_beside_gib"] = gib(torch.cuda.memory_reserved())
     if not run.budget.allows("loading from files", 60):
         return
     with tempfile.TemporaryDirectory(dir=run.options.work) as work:
@@ -403,7 +407,7 @@ def main() -> int:
     for part in parts:
         try:
             PARTS[part](run)
-        except Exception:  # noqa: BLE001: the other parts are worth having
+        except Exception:  # the other parts are worth having
             traceback.print_exc()
             failed.append(part)
         run.record["failed"] = failed

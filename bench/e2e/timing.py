@@ -48,11 +48,16 @@ class Graph:
         with torch.cuda.stream(stream):
             for _ in range(warm_ups):
                 function()
-        torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self.result = function()
+        # Not torch.cuda.graph(), which collects garbage before each of the hundreds of captures.
+        with torch.cuda.stream(stream):
+            self._graph.capture_begin()
+            try:
+                self.result = function()
+            finally:
+                self._graph.capture_end()
+        torch.cuda.current_stream().wait_stream(stream)
 
     def run(self) -> Any:
         if self._graph is None:
