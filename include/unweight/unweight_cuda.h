@@ -180,6 +180,29 @@ unweight_status unweight_matmul_workspace_bytes(const unweight_device_blob* devi
 unweight_status unweight_matmul(const unweight_device_blob* device_blob, const unweight_matmul_arguments* arguments,
                                 const unweight_matmul_config* config, void* stream);
 
+/* ---- CUDA graphs ------------------------------------------------------------------------------------------------ */
+
+/* For callers that give each graph a workspace of its own, since graphs may be replayed at the same time. */
+
+/**
+ * Which capture a stream takes part in.
+ *
+ * @param stream   see above
+ * @param capture  set to the capture's number, unique in the process; to 0 when the stream is not being captured
+ */
+unweight_status unweight_stream_capture(void* stream, uint64_t* capture);
+
+/**
+ * Has a flag set when a graph is gone: the one that the stream is being captured into, and everything instantiated from
+ * it. Until then `released` must stay valid.
+ *
+ * @param stream    a stream that is being captured
+ * @param released  set to 0 now, and to 1 then, by any thread
+ *
+ * Errors: UNWEIGHT_INVALID_ARGUMENT (not being captured).
+ */
+unweight_status unweight_stream_capture_lease(void* stream, uint32_t* released);
+
 #ifdef __cplusplus
 }
 #endif

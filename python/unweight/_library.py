@@ -244,6 +244,8 @@ _CUDA_FUNCTIONS: dict[str, list[Any]] = {
     "unweight_matmul_can_implement": [c_void_p, c_uint32, POINTER(MatmulConfig)],
     "unweight_matmul_choose_config": [c_void_p, c_uint32, POINTER(MatmulConfig)],
     "unweight_matmul_workspace_bytes": [c_void_p, POINTER(c_size_t)],
+    "unweight_stream_capture": [c_void_p, POINTER(c_uint64)],
+    "unweight_stream_capture_lease": [c_void_p, POINTER(c_uint32)],
     "unweight_matmul": [c_void_p, POINTER(MatmulArguments), POINTER(MatmulConfig), c_void_p],
 }
 

@@ -114,6 +114,25 @@ def test_graphs_and_streams(tokens):
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+def test_workspaces_of_graphs_come_back():
+    """Graphs by the hundred, as a tuner makes them, need no memory that grows."""
+    chain = Chain(50)
+    x = torch.randn(1, 2048, device="cuda", dtype=BF16)
+    with torch.no_grad():
+        expected = chain(x)
+        for count in range(40):
+            graph, result = capture(lambda: chain(x))
+            result.zero_()
+            graph.replay()
+            assert torch.equal(result, expected)
+            del graph, result
+            if count == 10:
+                torch.cuda.synchronize()
+                before = torch.cuda.memory_allocated()
+        torch.cuda.synchronize()
+        assert torch.cuda.memory_allocated() <= before + (64 << 20)
+
+
 def test_first_use_while_capturing_is_refused():
     chain = Chain(1)
     x = torch.randn(1, 2048, device="cuda", dtype=BF16)

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from ..errors import InvalidArgument
-from ._device import device_blob, on_device
+from ._device import current_stream, device_blob, on_device
+from ._workspace import workspace
 from .modules import _Packed, pack, packed_class, packed_module, unpacked_module
 
 #: Tensors with fewer values stay as they are, as in bundles.
@@ -188,7 +189,8 @@ def prepare(model: nn.Module) -> int:
     weights = [module.weight for _, _, module in packed_modules(model) if module.weight.device.type == "cuda"]
     for weight in weights:
         with on_device(weight.device):
-            device_blob(weight)
+            blob = device_blob(weight)
+            workspace(weight.device, current_stream(weight.device), blob.workspace_bytes())
     return len(weights)
 
 
@@ -198,4 +200,4 @@ def prefetch_l2(packed: torch.Tensor, begin_byte: int = 0, size_bytes: int = 1 <
     if packed.device.type != "cuda":
         raise InvalidArgument(f"packed is on {packed.device}, must be on a GPU", 10)
     with on_device(packed.device):
-        device_blob(packed).prefetch(begin_byte, size_bytes, int(torch.cuda.current_stream().cuda_stream))
+        device_blob(packed).prefetch(begin_byte, size_bytes, current_stream(packed.device))
