@@ -194,7 +194,7 @@ def tune_packed(weights: Weights, batches: list[int], budget: Budget) -> tuple[M
         best = min(final, key=final.__getitem__)
         plan.configs[rows, cols, batch] = candidates[best]
         found[batch][name] = {"config": _describe(candidates[best]), "us": final[best], "rules_us": final["rules"]}
-        for list_of in weights.packed[name]:
-            device_blob(list_of).choices.clear()  # plans of the search
+        for packed in weights.packed[name]:
+            device_blob(packed).choices.clear()  # of the search
     say("packed configurations tuned")
     return plan, found

@@ -26,6 +26,16 @@ def every_value(rows: int = 256, cols: int = 768) -> np.ndarray:
     return bits.reshape(rows, cols)
 
 
+def assert_same(found, wanted, device: str) -> None:
+    """Bit for bit on the CPU; on a GPU the same product by way of another call may sum in another order."""
+    import torch
+
+    if device == "cpu":
+        assert torch.equal(found, wanted)
+    else:
+        torch.testing.assert_close(found, wanted, rtol=0.03, atol=0.03)
+
+
 def gpu_problem() -> str | None:
     """Why GPU tests cannot run here."""
     torch = pytest.importorskip("torch")
