@@ -145,8 +145,8 @@ def test_weights_that_do_not_compress_stay(device):
 def test_models_are_copied_and_pickled(device, ids):
     model = make(device)
     expected = model(ids)
-    uw.compress_model(model)
-    uw.fuse_model(model)
+    uw.compress_model(model, fuse=True)
+    assert isinstance(model.blocks[1].q_proj, uw.FusedPart)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(twin(ids), expected)
         assert twin.head.weight is twin.embed.weight

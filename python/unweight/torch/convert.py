@@ -15,6 +15,7 @@ from torch import nn
 from ..errors import InvalidArgument
 from ._device import current_stream, device_blob, on_device
 from ._workspace import workspace
+from .fuse import fuse_model, unfuse_model
 from .modules import _Packed, pack, packed_class, packed_module, unpacked_module
 
 #: Tensors with fewer values stay as they are, as in bundles.
@@ -90,6 +91,7 @@ def compress_model(
     model: nn.Module,
     *,
     skip: Sequence[str] = (),
+    fuse: bool = False,
     threads: int = 0,
     progress: Callable[[str], Any] | None = None,
 ) -> PackReport:
@@ -99,6 +101,7 @@ def compress_model(
     frozen; everything else about the model stays as it is. A module whose weight does not become smaller stays raw.
 
     :param skip: patterns (`fnmatch`) of names of modules to leave alone, such as "*.router"
+    :param fuse: also fuse_model(): q/k/v in one multiplication, and gate/up
     :param threads: of the encoder, which runs on the CPU; 0: one per logical CPU
     :param progress: called with each module's name before it is packed
     """
@@ -129,6 +132,8 @@ def compress_model(
         else:
             shared.pop(id(weight), None)
         del weight, module
+    if fuse:
+        fuse_model(model, threads=threads)
     return report
 
 
@@ -148,8 +153,6 @@ def _is_used(model: nn.Module, weight: torch.Tensor) -> bool:
 def decompress_model(model: nn.Module, *, progress: Callable[[str], Any] | None = None) -> list[str]:
     """The opposite of compress_model(): the original modules, with the original weights bit for bit, as frozen
     parameters. Fused layers come apart again. Returns the names of the modules restored."""
-    from .fuse import unfuse_model
-
     restored = []
     shared: dict[int, nn.Module] = {}
     unfuse_model(model)
