@@ -57,6 +57,12 @@ class DeviceBlob {
   /// @param header  its first 256 bytes, or more; validated
   [[nodiscard]] static Result<DeviceBlob> create_unchecked(std::span<const std::byte> header, const void* device_bytes);
 
+  /// As create(), for a blob of which the host has no copy: header and tables, 1.3% of a tiled blob, are copied from
+  /// the device. Waits for `stream`, on which the blob may have been written.
+  /// @param device_bytes  device memory that begins with the blob, aligned to kDeviceBlobAlignment; bytes that follow
+  ///                      the blob are ignored
+  [[nodiscard]] static Result<DeviceBlob> open(std::span<const std::byte> device_bytes, cudaStream_t stream);
+
   [[nodiscard]] const MatrixShape& shape() const noexcept { return shape_; }
   [[nodiscard]] BlobLayout layout() const noexcept { return layout_; }
   /// Device address of the blob's first byte.
@@ -106,6 +112,23 @@ struct BlobRange {
 /// kernel, on the stream.
 [[nodiscard]] Result<void> decode(const DeviceBlob& blob, std::uint16_t* values, std::uint64_t row_stride,
                                   cudaStream_t stream);
+
+// ---- some rows ------------------------------------------------------------------------------------------------------
+
+/// Decodes rows of the tensor seen as one matrix of batch * rows rows, in any order, also repeatedly: the look-up of an
+/// embedding. values[i * row_stride + k] = W[row_numbers[i], k]; nothing else is written. A row number outside of the
+/// tensor gives a row of NaN (0x7fff).
+///
+/// Asynchronous: enqueues one kernel on `stream`. Allocates nothing, never synchronises, and may be captured into a
+/// CUDA graph.
+/// @param row_numbers  device memory, aligned to 8 bytes
+/// @param values       device memory of bfloat16 bit patterns, aligned to 2 bytes; fastest where it and the rows are
+///                     aligned to 4 bytes
+/// @param row_stride   in values, at least cols
+/// @param stream       of the device that the blob lies on, which must be the current one; null is the default stream
+/// Errors: kInvalidArgument (alignment, row_stride, too many rows); kNoDevice; kCuda.
+[[nodiscard]] Result<void> gather_rows(const DeviceBlob& blob, std::span<const std::int64_t> row_numbers,
+                                       std::uint16_t* values, std::uint64_t row_stride, cudaStream_t stream);
 
 // ---- matrix multiplication ----------------------------------------------------------------------------------------
 //

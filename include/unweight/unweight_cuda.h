@@ -49,6 +49,23 @@ typedef struct unweight_device_blob unweight_device_blob;
 unweight_status unweight_device_blob_create(const void* blob, size_t blob_bytes, const void* device_bytes,
                                             unweight_device_blob** device_blob);
 
+/**
+ * As unweight_device_blob_create(), for a blob of which the host has no copy: header and tables are copied from the
+ * device. Waits for `stream`, on which the blob may have been written.
+ *
+ * @param device_bytes   device memory that begins with the blob, aligned to UNWEIGHT_DEVICE_BLOB_ALIGNMENT
+ * @param size_bytes     how many bytes there are; those that follow the blob are ignored
+ * @param stream         see above; must not be capturing
+ * @param device_blob    as in unweight_device_blob_create()
+ *
+ * Errors: as unweight_device_blob_create().
+ */
+unweight_status unweight_device_blob_open(const void* device_bytes, size_t size_bytes, void* stream,
+                                          unweight_device_blob** device_blob);
+
+/** The tensor's shape. */
+unweight_status unweight_device_blob_shape(const unweight_device_blob* device_blob, unweight_matrix_shape* shape);
+
 /** Frees the object, not the device memory. Work that has been enqueued is not touched. NULL does nothing. */
 void unweight_device_blob_destroy(unweight_device_blob* device_blob);
 
@@ -62,6 +79,20 @@ void unweight_device_blob_destroy(unweight_device_blob* device_blob);
  */
 unweight_status unweight_device_decode(const unweight_device_blob* device_blob, uint16_t* values, uint64_t row_stride,
                                        void* stream);
+
+/**
+ * Decodes rows of the tensor seen as one matrix of batch * rows rows, in any order, also repeatedly:
+ * values[i * row_stride + k] = W[row_numbers[i], k]. A row number outside of the tensor gives a row of NaN (0x7fff).
+ *
+ * @param device_blob  the blob
+ * @param row_numbers  device memory, aligned to 8 bytes
+ * @param row_count    how many row numbers
+ * @param values       device memory of bfloat16 bit patterns; fastest when it and the rows are aligned to 4 bytes
+ * @param row_stride   in values, at least cols
+ * @param stream       see above
+ */
+unweight_status unweight_device_gather_rows(const unweight_device_blob* device_blob, const int64_t* row_numbers,
+                                            size_t row_count, uint16_t* values, uint64_t row_stride, void* stream);
 
 /**
  * Asks for bytes of the blob in the device's L2 cache. Ranges are clipped to the blob.
@@ -279,6 +310,29 @@ typedef struct unweight_load_options {
  * @param options  what to do with the tensors
  */
 unweight_status unweight_load(const char* path, const unweight_load_options* options);
+
+/* ---- CUDA graphs ------------------------------------------------------------------------------------------------ */
+
+/* For callers that give each graph a workspace of its own, since graphs may be replayed at the same time. */
+
+/**
+ * Which capture a stream takes part in.
+ *
+ * @param stream   see above
+ * @param capture  set to the capture's number, unique in the process; to 0 when the stream is not being captured
+ */
+unweight_status unweight_stream_capture(void* stream, uint64_t* capture);
+
+/**
+ * Has a flag set when a graph is gone: the one that the stream is being captured into, and everything instantiated from
+ * it. Until then `released` must stay valid.
+ *
+ * @param stream    a stream that is being captured
+ * @param released  set to 0 now, and to 1 then, by any thread
+ *
+ * Errors: UNWEIGHT_INVALID_ARGUMENT (not being captured).
+ */
+unweight_status unweight_stream_capture_lease(void* stream, uint32_t* released);
 
 #ifdef __cplusplus
 }

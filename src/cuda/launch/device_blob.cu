@@ -1,14 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <codec/open.hpp>
 #include <cstring>
+#include <cuda/launch/cuda_error.hpp>
 #include <cuda/launch/decode.hpp>
 #include <cuda/launch/device_address.hpp>
+#include <cuda/launch/gather_rows.hpp>
 #include <cuda/launch/small_batch.hpp>
 #include <format/layout.hpp>
 #include <new>
+#include <string>
 #include <unweight/cuda.hpp>
+#include <vector>
 
 namespace unweight {
+namespace {
+
+/// Copies from device memory, after what `stream` has been given, and waits.
+Result<void> fetch(std::span<const std::byte> from, std::span<std::byte> to, cudaStream_t stream) {
+  cudaError_t error = cudaMemcpyAsync(to.data(), from.data(), to.size(), cudaMemcpyDeviceToHost, stream);
+  if (error == cudaSuccess) error = cudaStreamSynchronize(stream);
+  if (error != cudaSuccess) return launch::cuda_failure(error, "device blob: copy of its header and tables");
+  return {};
+}
+
+}  // namespace
 
 /// The gate for the address and the device; the bytes have passed theirs.
 Result<DeviceBlob> DeviceBlob::of_validated(std::span<const std::byte> header_bytes, const void* device_bytes) {
@@ -27,6 +42,7 @@ Result<DeviceBlob> DeviceBlob::of_validated(std::span<const std::byte> header_by
   }
   if (auto ok = launch::check_device_address(device_bytes, "device blob"); !ok) return tl::unexpected(ok.error());
   if (auto ok = launch::load_decode(); !ok) return tl::unexpected(ok.error());
+  if (auto ok = launch::load_gather_rows(); !ok) return tl::unexpected(ok.error());
   if (auto ok = launch::load_small_batch(); !ok) return tl::unexpected(ok.error());
   const auto multiprocessors = launch::multiprocessors();
   if (!multiprocessors) return tl::unexpected(multiprocessors.error());
@@ -54,6 +70,34 @@ Result<DeviceBlob> DeviceBlob::create(std::span<const std::byte> header, std::sp
 Result<DeviceBlob> DeviceBlob::create_unchecked(std::span<const std::byte> header, const void* device_bytes) try {
   if (const auto range = codec::tables_range(header); !range) return tl::unexpected(range.error());
   return of_validated(header, device_bytes);
+} catch (const std::bad_alloc&) {
+  return fail(ErrorCode::kOutOfMemory, "out of memory");
+}
+
+Result<DeviceBlob> DeviceBlob::open(std::span<const std::byte> device_bytes, cudaStream_t stream) try {
+  if (device_bytes.size() < format::kHeaderBytes) {
+    return fail(ErrorCode::kTruncated, "device blob: " + std::to_string(device_bytes.size()) +
+                                           " bytes are less than a header of " + std::to_string(format::kHeaderBytes) +
+                                           " bytes");
+  }
+  if (auto ok = launch::check_device_address(device_bytes.data(), "device blob"); !ok) {
+    return tl::unexpected(ok.error());
+  }
+  std::byte header[format::kHeaderBytes];
+  if (auto ok = fetch(device_bytes.first(sizeof header), header, stream); !ok) return tl::unexpected(ok.error());
+  const auto range = codec::tables_range(header);
+  if (!range) return tl::unexpected(range.error());
+  format::Header fields;
+  std::memcpy(&fields, header, sizeof fields);
+  if (fields.blob_bytes > device_bytes.size()) {
+    return fail(ErrorCode::kTruncated, "device blob: " + std::to_string(device_bytes.size()) + " bytes, its header says " +
+                                           std::to_string(fields.blob_bytes));
+  }
+  std::vector<std::byte> tables(range->size);
+  if (auto ok = fetch(device_bytes.subspan(range->offset, range->size), tables, stream); !ok) {
+    return tl::unexpected(ok.error());
+  }
+  return create(header, tables, device_bytes.data());
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::kOutOfMemory, "out of memory");
 }
