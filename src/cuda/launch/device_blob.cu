@@ -2,6 +2,7 @@
 #include <codec/open.hpp>
 #include <cuda/launch/cuda_error.hpp>
 #include <cuda/launch/decode.hpp>
+#include <cuda/launch/large_batch.hpp>
 #include <cuda/launch/small_batch.hpp>
 #include <format/blob_view.hpp>
 #include <new>
@@ -36,6 +37,15 @@ Result<void> check_address(const void* address) {
   return {};
 }
 
+/// Of the current device.
+Result<std::uint32_t> count_multiprocessors() {
+  int device = 0, count = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  if (error != cudaSuccess) return launch::cuda_failure(error, "count multiprocessors");
+  return static_cast<std::uint32_t>(count);
+}
+
 }  // namespace
 
 Result<DeviceBlob> DeviceBlob::create(std::span<const std::byte> blob, const void* device_bytes) try {
@@ -56,7 +66,8 @@ Result<DeviceBlob> DeviceBlob::create(std::span<const std::byte> blob, const voi
   if (auto ok = check_address(device_bytes); !ok) return tl::unexpected(ok.error());
   if (auto ok = launch::load_decode(); !ok) return tl::unexpected(ok.error());
   if (auto ok = launch::load_small_batch(); !ok) return tl::unexpected(ok.error());
-  const auto multiprocessors = launch::multiprocessors();
+  if (auto ok = launch::load_large_batch(); !ok) return tl::unexpected(ok.error());
+  const auto multiprocessors = count_multiprocessors();
   if (!multiprocessors) return tl::unexpected(multiprocessors.error());
   result.multiprocessors_ = *multiprocessors;
   return result;

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the warps of a block of kernels/sm90_large_batch.cuh share: configuration, sizes, the layout of shared memory,
+// barriers, and which part of the work is the block's.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cuda.h>
+#include <cuda/device/bit_ops.cuh>
+#include <cuda/device/exception_list.cuh>
+#include <cuda/device/matmul_operands.cuh>
+#include <cuda/device/raw_fragments.cuh>
+#include <cuda/device/ring.cuh>
+#include <cuda/device/schedule.cuh>
+#include <cuda/device/tile_decode.cuh>
+#include <cuda/device/tile_patch.cuh>
+#include <cuda/ptx/barrier.cuh>
+#include <cuda/ptx/cluster.cuh>
+#include <format/layout.hpp>
+
+namespace unweight::sm90 {
+
+/// Compile-time part of a configuration.
+template <std::uint32_t Strips, std::uint32_t Tokens, bool Raw>
+struct LargeBatchConfig {
+  static constexpr std::uint32_t kStrips = Strips;  ///< strips of 16 rows that a block multiplies: 8 or 16
+  static constexpr std::uint32_t kTokens = Tokens;  ///< tokens that it multiplies them with: 128 or 256
+  static constexpr bool kRaw = Raw;                 ///< W is not compressed
+};
+
+struct LargeBatchParams : MatmulOperands {
+  std::uint32_t token_blocks;  ///< of kTokens tokens
+  std::uint32_t row_items;     ///< items of a token block
+  bool y_by_tensor_copy;       ///< otherwise by ordinary stores
+};
+
+template <class Config>
+struct LargeBatchTraits {
+  static constexpr std::uint32_t kWarpgroupThreads = 4 * device::kLanes;
+  static constexpr std::uint32_t kConsumers = 8;  ///< warps; two warpgroups
+  static constexpr std::uint32_t kHelpers = 4;    ///< warps; a third
+  static constexpr std::uint32_t kConsumerThreads = kConsumers * device::kLanes;
+  static constexpr std::uint32_t kThreads = kConsumerThreads + kWarpgroupThreads;
+  /// Blocks that get X together, a pair.
+  static constexpr std::uint32_t kSharers = 2;
+  static constexpr std::uint32_t kTokens = Config::kTokens, kTokenTiles = kTokens / 8;
+  /// Tiles that a warp has of a column of tiles along K; 64 rows each for its warpgroup.
+  static constexpr std::uint32_t kRowTiles = Config::kStrips / kConsumers;
+  /// Of a thread, once moved.
+  static constexpr std::uint32_t kHelperRegisters = kRowTiles == 2 ? 88 : 72;
+  static constexpr std::uint32_t kConsumerRegisters = kRowTiles == 2 ? 208 : 216;
+  static constexpr std::uint32_t kBlockRows = Config::kStrips * format::kTileRows;
+  /// The unit of the schedule, so that a warp has two tiles in it, which take turns with its two sets of operands.
+  static constexpr std::uint32_t kStageColumns = 2 / kRowTiles;
+
+  // A slot: a column of the block's tiles along K, what goes with it, and X of that column, which stays there longer.
+  static constexpr std::uint32_t kTileStride = Config::kRaw ? kRawTileBytes : format::kTileBytes;
+  static constexpr std::uint32_t kWeightBytes = Config::kStrips * kTileStride;
+  static constexpr std::uint32_t kPatchBytes = Config::kRaw ? 0 : Config::kStrips * sizeof(device::TilePatch);
+  static constexpr std::uint32_t kListBytes = Config::kRaw ? 0 : Config::kStrips * sizeof(device::ExceptionList);
+  static constexpr std::uint32_t kRowBytes = Config::kRaw ? 0 : kBlockRows;  ///< numbers of the rows' palettes
+  static constexpr std::uint32_t kXBytes = 2 * format::kTileCols * kTokens;
+  static constexpr std::uint32_t kSlots = kRowTiles * kTokens == 256 ? 4 : 6;
+
+  /// Of a warp, for what its lanes have read or written.
+  static constexpr std::uint32_t kWarpArrivals = kForRacecheck ? device::kLanes : 1;
+  static constexpr std::uint32_t kFullArrivals = 1 + (Config::kRaw ? 0 : kHelpers * kWarpArrivals);
+  static constexpr std::uint32_t kEmptyArrivals = kConsumers * kWarpArrivals;
+
+  /// Tokens whose sums are written, or sent, at a time: a group, 4 sums of 4 tiles of tokens a thread.
+  static constexpr std::uint32_t kGroupTokens = 32, kGroupTiles = kGroupTokens / 8;
+  static constexpr std::uint32_t kTokenGroups = kTokens / kGroupTokens, kGroups = kRowTiles * kTokenGroups;
+  static constexpr std::uint32_t kGroupSums = kConsumerThreads * 4 * kGroupTiles;
+  static constexpr std::uint32_t kItemSums = kGroups * kGroupSums;
+  static constexpr std::uint32_t kGroupBytes = kGroupSums * static_cast<std::uint32_t>(sizeof(float));
+  /// A warpgroup's, as bf16.
+  static constexpr std::uint32_t kStagingBytes = 2 * 64 * kGroupTokens;
+
+  /// Bytes of groups that part `rank` of an item of `parts` receives from the others.
+  static UNWEIGHT_HOST_DEVICE constexpr std::uint32_t received_bytes(std::uint32_t rank, std::uint32_t parts) {
+    const std::uint32_t mine = rank < kGroups ? (kGroups - rank + parts - 1) / parts : 0;
+    return mine * (parts - 1) * kGroupBytes;
+  }
+  static constexpr std::uint32_t most_received_bytes() {
+    std::uint32_t most = 0;
+    for (std::uint32_t parts = 2; parts <= Deal::kMostParts; ++parts) {
+      most = received_bytes(0, parts) > most ? received_bytes(0, parts) : most;
+    }
+    return most;
+  }
+
+  static_assert((kRowTiles == 1 || kRowTiles == 2) && kRowTiles * kTokens <= 256,
+                "sums take 128 registers of a thread at most");
+  static_assert(kTokens == 128 || kTokens == 256, "widths of the wrapped instructions");
+  static_assert(kConsumerThreads * kConsumerRegisters + kWarpgroupThreads * kHelperRegisters <=
+                    65536 / kThreads / 8 * 8 * kThreads,
+                "a block moves no more registers than it is launched with; consumers would wait for ever");
+  static_assert(most_received_bytes() <= kSlots * (kXBytes + kWeightBytes), "sums from all parts lie where X and tiles were");
+};
+
+/// Offsets in dynamic shared memory, from a base that is a multiple of 1024.
+template <class Config>
+struct LargeBatchMap {
+  using Traits = LargeBatchTraits<Config>;
+  static constexpr std::uint32_t kX = 0;
+  static constexpr std::uint32_t kReceived = kX;  ///< from other parts, when the rings are not needed any more
+  static constexpr std::uint32_t kWeights = kX + Traits::kSlots * Traits::kXBytes;
+  static constexpr std::uint32_t kStaging = kWeights + Traits::kSlots * Traits::kWeightBytes;
+  static constexpr std::uint32_t kPatches = kStaging + 2 * 2 * Traits::kStagingBytes;  ///< two warpgroups', two each
+  static constexpr std::uint32_t kPalettes = kPatches + Traits::kSlots * Traits::kPatchBytes;
+  static constexpr std::uint32_t kLists =
+      kPalettes + (Config::kRaw ? 0 : format::kMaxPalettes * format::kPaletteSize);
+  static constexpr std::uint32_t kRows = kLists + Traits::kSlots * Traits::kListBytes;
+  static constexpr std::uint32_t kFull = kRows + Traits::kSlots * Traits::kRowBytes;
+  static constexpr std::uint32_t kEmpty = kFull + 8 * Traits::kSlots;
+  static constexpr std::uint32_t kXFull = kEmpty + 8 * Traits::kSlots;
+  static constexpr std::uint32_t kXEmpty = kXFull + 8 * Traits::kSlots;
+  static constexpr std::uint32_t kAllReceived = kXEmpty + 8 * Traits::kSlots;
+  static constexpr std::uint32_t kSchedule = kAllReceived + 8;
+  static constexpr std::uint32_t kBytes = kSchedule + static_cast<std::uint32_t>(sizeof(Schedule));
+  static_assert(kWeights % 1024 == 0 && kStaging % 1024 == 0 && kPatches % 16 == 0,
+                "tensor copies swizzle 1 KiB at a time");
+  static_assert(kBytes <= 232448, "what a block may use on compute capability 9.0");
+};
+
+/// Named barriers of a block; 0 is __syncthreads()'s. Of kTurn and kOutput each warpgroup has one.
+enum LargeBatchBarrier : std::uint32_t { kPalettesThere = 1, kTurn = 2, kOutput = 4 };
+
+/// What the parts of a block share.
+template <class Config>
+struct LargeBatchBlock {
+  using Traits = LargeBatchTraits<Config>;
+  using Map = LargeBatchMap<Config>;
+
+  const LargeBatchParams& params;
+  const CUtensorMap& x_map;
+  const CUtensorMap& w_map;
+  const CUtensorMap& y_map;
+  const Schedule& schedule;
+  std::byte* shared;
+  std::uint32_t base;  ///< shared-memory address of `shared`
+  std::uint32_t lane;
+  std::uint32_t part;  ///< of an item that a cluster has: the pair's number in the cluster
+
+  [[nodiscard]] __device__ std::uint32_t full(std::uint32_t slot) const { return base + Map::kFull + 8 * slot; }
+  [[nodiscard]] __device__ std::uint32_t empty(std::uint32_t slot) const { return base + Map::kEmpty + 8 * slot; }
+  [[nodiscard]] __device__ std::uint32_t x_full(std::uint32_t slot) const { return base + Map::kXFull + 8 * slot; }
+  [[nodiscard]] __device__ std::uint32_t x_empty(std::uint32_t slot) const { return base + Map::kXEmpty + 8 * slot; }
+  /// All groups of sums that this part finishes have come.
+  [[nodiscard]] __device__ std::uint32_t all_received() const { return base + Map::kAllReceived; }
+
+  // Blocks 2 g and 2 g + 1 are pair g, which the work is dealt out to; the pairs of an item's parts are a cluster.
+  [[nodiscard]] static __device__ std::uint32_t sharer() { return blockIdx.x % Traits::kSharers; }
+  [[nodiscard]] static __device__ std::uint32_t pair() { return blockIdx.x / Traits::kSharers; }
+  /// Rank in the cluster of a pair's first block.
+  [[nodiscard]] static __device__ std::uint32_t first_rank(std::uint32_t part) { return part * Traits::kSharers; }
+
+  /// What an item is for this block.
+  struct Item {
+    std::uint32_t first_strip, first_token;
+  };
+  static constexpr std::uint32_t kTokenBlocksAtOnce = 8;
+  /// Neighbouring items have the same rows and up to kTokenBlocksAtOnce blocks of tokens, of which X stays in the L2
+  /// cache while all of W passes.
+  [[nodiscard]] __device__ Item locate(std::uint32_t item) const {
+    const std::uint32_t band = item / (params.row_items * kTokenBlocksAtOnce);  // of tokens
+    const std::uint32_t first = band * kTokenBlocksAtOnce, in_band = item - first * params.row_items;
+    const std::uint32_t width = min(kTokenBlocksAtOnce, params.token_blocks - first), rows = in_band / width;
+    return {(rows * Traits::kSharers + sharer()) * Config::kStrips, (first + in_band - rows * width) * Traits::kTokens};
+  }
+
+  /// By one lane, before the block's threads meet.
+  __device__ void init_barriers() const {
+    UNWEIGHT_NO_UNROLL
+    for (std::uint32_t slot = 0; slot < Traits::kSlots; ++slot) {
+      ptx::barrier_init(full(slot), Traits::kFullArrivals);
+      ptx::barrier_init(empty(slot), Traits::kEmptyArrivals);
+      ptx::barrier_init(x_full(slot), params.x_by_tensor_copy ? 1 : Traits::kWarpArrivals);
+      ptx::barrier_init(x_empty(slot), Traits::kSharers * Traits::kEmptyArrivals);
+    }
+    ptx::barrier_init(all_received(), 1);
+    ptx::fence_barrier_init();
+    if (params.deal.by_clusters()) {
+      ptx::barrier_arrive_expect(all_received(), Traits::received_bytes(part, params.deal.parts));
+    }
+  }
+
+  /// By all of the cluster's threads. Orders nothing that they have written: barriers have a fence of their own.
+  static __device__ void meet_cluster() {
+    ptx::cluster_arrive_relaxed();
+    ptx::cluster_wait();
+  }
+
+  /// By a warp: arrives at a slot's barrier, after all that its lanes have read and written there. One lane does, since
+  /// an arrival is an atomic operation; racecheck follows the arriving lanes alone, so in builds for it
+  /// (UNWEIGHT_RACECHECK) all do.
+  __device__ void arrive(std::uint32_t barrier) const {
+    __syncwarp();
+    if (lane < Traits::kWarpArrivals) ptx::barrier_arrive(barrier);
+  }
+
+  /// Likewise, once what the warp has loaded from the slot has come: an arrival may overtake loads that nothing has
+  /// waited for. So the barrier's address is made to depend on them.
+  /// @param loaded  derived from a word of each such load
+  __device__ void arrive_once(std::uint32_t loaded, std::uint32_t barrier) const {
+    const std::uint32_t zero = params.palette_count >> 16;  // which the compiler does not know
+    arrive(barrier + (loaded & zero));
+  }
+
+  /// By a warp whose products from a slot of X have ended: tells both blocks of the pair.
+  __device__ void release_x(std::uint32_t slot, bool wanted = true) const {
+    __syncwarp();
+    constexpr std::uint32_t kArrivals = Traits::kSharers * Traits::kWarpArrivals;
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < kArrivals; i += device::kLanes) {
+      if (lane + i < kArrivals && wanted) {
+        ptx::barrier_arrive_at(x_empty(slot), first_rank(part) + (lane + i) % Traits::kSharers);
+      }
+    }
+  }
+};
+
+/// Columns of tiles along K in the order in which a block works on them.
+template <class Config>
+struct LargeBatchColumns {
+  using Traits = LargeBatchTraits<Config>;
+  std::uint32_t n = 0;  ///< of the segment
+  Segment segment;
+  std::uint32_t column;
+
+  explicit __device__ LargeBatchColumns(const Schedule& schedule)
+      : segment(schedule.segment(0)), column(segment.begin * Traits::kStageColumns) {}
+
+  [[nodiscard]] __device__ bool exists() const { return segment.exists(); }
+  [[nodiscard]] __device__ std::uint32_t end() const { return segment.end * Traits::kStageColumns; }
+
+  /// By columns of this segment, or to the next segment.
+  __device__ void advance(const Schedule& schedule, std::uint32_t columns = 1) {
+    column += columns;
+    if (column < end()) return;
+    segment = schedule.segment(++n);
+    column = segment.begin * Traits::kStageColumns;
+  }
+};
+
+}  // namespace unweight::sm90
