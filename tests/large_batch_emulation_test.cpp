@@ -24,11 +24,9 @@ void run_kernel(const launch::PlacedBlob& weight, const MatmulArguments& argumen
   const CUtensorMap x_map =
       host_tensor_map(launch::activations(weight, arguments), Traits::kTokens / Traits::kSharers, 1);
   const CUtensorMap w_map = host_weight_map(weight, arguments.matrix, Config::kStrips, 1);
-  CUtensorMap y_map = host_tensor_map(launch::output(weight, arguments), Traits::kGroupTokens, 1);
-  y_map.output = arguments.y;
   emulation::launch({params.deal.blocks * Traits::kSharers, Traits::kThreads, params.deal.parts * Traits::kSharers},
                     sm90::LargeBatchMap<Config>::kBytes, c.seed,
-                    [&] { sm90::large_batch_kernel<Config>(params, x_map, w_map, y_map); });
+                    [&] { sm90::large_batch_kernel<Config>(params, x_map, w_map); });
 }
 
 template <bool Raw>

@@ -10,8 +10,6 @@ struct CUtensorMap {
   std::uint64_t rows, cols, stride;
   std::uint32_t box_rows, box_tiles;  ///< tiles have 64 columns, and the 128-byte swizzle
 
-  std::uint16_t* output = nullptr;  ///< instead of `values`, of a matrix that is written
-
   // Instead, of a blob's tiles:
   const std::byte* tiles = nullptr;
   std::uint64_t tiles_per_strip = 0, strips = 0;

@@ -29,6 +29,10 @@ struct ExceptionList {
     return {begin, place | count << kPlaceBits | unusual | escaped};
   }
 
+  /// Of a tile outside the matrix.
+  static UNWEIGHT_HOST_DEVICE constexpr ExceptionList absent() { return {0, kUnusual | kEscaped}; }
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr bool is_absent() const { return packed == absent().packed; }
+
   [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr std::uint32_t place() const { return packed & ((1U << kPlaceBits) - 1); }
   [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr std::uint32_t count() const {
     return packed >> kPlaceBits & ((1U << kCountBits) - 1);

@@ -32,7 +32,7 @@ struct LargeBatchConfig {
 struct LargeBatchParams : MatmulOperands {
   std::uint32_t token_blocks;  ///< of kTokens tokens
   std::uint32_t row_items;     ///< items of a token block
-  bool y_by_tensor_copy;       ///< otherwise by ordinary stores
+  bool y_by_vectors;           ///< Y and its rows are aligned to 16 bytes
 };
 
 template <class Config>
@@ -60,6 +60,12 @@ struct LargeBatchTraits {
   static constexpr std::uint32_t kPatchBytes = Config::kRaw ? 0 : Config::kStrips * sizeof(device::TilePatch);
   static constexpr std::uint32_t kListBytes = Config::kRaw ? 0 : Config::kStrips * sizeof(device::ExceptionList);
   static constexpr std::uint32_t kRowBytes = Config::kRaw ? 0 : kBlockRows;  ///< numbers of the rows' palettes
+
+  // Exceptions on their way to patches: of a helper's strips two chunks of so many columns each, with so much room.
+  static constexpr std::uint32_t kHelperStrips = Config::kStrips / kHelpers;
+  static constexpr std::uint32_t kChunkColumns = 16 / kHelperStrips;
+  static constexpr std::uint32_t kChunkBytes = kHelperStrips == 2 ? 512 : 224;
+  static constexpr std::uint32_t kUnitBytes = Config::kRaw ? 0 : kHelpers * 2 * kHelperStrips * kChunkBytes;
   static constexpr std::uint32_t kXBytes = 2 * format::kTileCols * kTokens;
   static constexpr std::uint32_t kSlots = kRowTiles * kTokens == 256 ? 4 : 6;
 
@@ -74,8 +80,8 @@ struct LargeBatchTraits {
   static constexpr std::uint32_t kGroupSums = kConsumerThreads * 4 * kGroupTiles;
   static constexpr std::uint32_t kItemSums = kGroups * kGroupSums;
   static constexpr std::uint32_t kGroupBytes = kGroupSums * static_cast<std::uint32_t>(sizeof(float));
-  /// A warpgroup's, as bf16.
-  static constexpr std::uint32_t kStagingBytes = 2 * 64 * kGroupTokens;
+  /// A warp's, as bf16.
+  static constexpr std::uint32_t kStagingBytes = 2 * format::kTileRows * kGroupTokens;
 
   /// Bytes of groups that part `rank` of an item of `parts` receives from the others.
   static UNWEIGHT_HOST_DEVICE constexpr std::uint32_t received_bytes(std::uint32_t rank, std::uint32_t parts) {
@@ -107,25 +113,26 @@ struct LargeBatchMap {
   static constexpr std::uint32_t kReceived = kX;  ///< from other parts, when the rings are not needed any more
   static constexpr std::uint32_t kWeights = kX + Traits::kSlots * Traits::kXBytes;
   static constexpr std::uint32_t kStaging = kWeights + Traits::kSlots * Traits::kWeightBytes;
-  static constexpr std::uint32_t kPatches = kStaging + 2 * 2 * Traits::kStagingBytes;  ///< two warpgroups', two each
+  static constexpr std::uint32_t kPatches = kStaging + Traits::kConsumers * Traits::kStagingBytes;
   static constexpr std::uint32_t kPalettes = kPatches + Traits::kSlots * Traits::kPatchBytes;
   static constexpr std::uint32_t kLists =
       kPalettes + (Config::kRaw ? 0 : format::kMaxPalettes * format::kPaletteSize);
   static constexpr std::uint32_t kRows = kLists + Traits::kSlots * Traits::kListBytes;
-  static constexpr std::uint32_t kFull = kRows + Traits::kSlots * Traits::kRowBytes;
+  static constexpr std::uint32_t kUnits = kRows + Traits::kSlots * Traits::kRowBytes;
+  static constexpr std::uint32_t kFull = kUnits + Traits::kUnitBytes;
   static constexpr std::uint32_t kEmpty = kFull + 8 * Traits::kSlots;
   static constexpr std::uint32_t kXFull = kEmpty + 8 * Traits::kSlots;
   static constexpr std::uint32_t kXEmpty = kXFull + 8 * Traits::kSlots;
   static constexpr std::uint32_t kAllReceived = kXEmpty + 8 * Traits::kSlots;
   static constexpr std::uint32_t kSchedule = kAllReceived + 8;
   static constexpr std::uint32_t kBytes = kSchedule + static_cast<std::uint32_t>(sizeof(Schedule));
-  static_assert(kWeights % 1024 == 0 && kStaging % 1024 == 0 && kPatches % 16 == 0,
+  static_assert(kWeights % 1024 == 0 && kStaging % 1024 == 0 && kPatches % 16 == 0 && kUnits % 16 == 0,
                 "tensor copies swizzle 1 KiB at a time");
   static_assert(kBytes <= 232448, "what a block may use on compute capability 9.0");
 };
 
-/// Named barriers of a block; 0 is __syncthreads()'s. Of kTurn and kOutput each warpgroup has one.
-enum LargeBatchBarrier : std::uint32_t { kPalettesThere = 1, kTurn = 2, kOutput = 4 };
+/// Named barriers of a block; 0 is __syncthreads()'s. Of kTurn each warpgroup has one.
+enum LargeBatchBarrier : std::uint32_t { kPalettesThere = 1, kTurn = 2 };
 
 /// What the parts of a block share.
 template <class Config>
@@ -136,7 +143,6 @@ struct LargeBatchBlock {
   const LargeBatchParams& params;
   const CUtensorMap& x_map;
   const CUtensorMap& w_map;
-  const CUtensorMap& y_map;
   const Schedule& schedule;
   std::byte* shared;
   std::uint32_t base;  ///< shared-memory address of `shared`
@@ -234,6 +240,8 @@ struct LargeBatchColumns {
 
   [[nodiscard]] __device__ bool exists() const { return segment.exists(); }
   [[nodiscard]] __device__ std::uint32_t end() const { return segment.end * Traits::kStageColumns; }
+
+  [[nodiscard]] __device__ bool begins_segment() const { return column == segment.begin * Traits::kStageColumns; }
 
   /// By columns of this segment, or to the next segment.
   __device__ void advance(const Schedule& schedule, std::uint32_t columns = 1) {

@@ -216,7 +216,6 @@ struct LargeBatchConsumer : LargeBatchBlock<Config> {
       LargeBatchSums<Config>{*this}.store(schedule.segment(n), sums);
     }
     if (group() == 0) take_turn();  // the other's last
-    LargeBatchSums<Config>::finish();
   }
 };
 

@@ -2,7 +2,8 @@
 //
 // The end of an item of kernels/sm90_large_batch.cuh. Lanes of two blocks that work on one item hold sums of the same
 // places: these go from registers to registers, 16 bytes at a time. Finished sums become a part of Y by way of shared
-// memory, 32 tokens at a time, since registers hold pairs of tokens and Y has a token's features side by side.
+// memory, 32 tokens at a time, since registers hold pairs of tokens and Y has a token's features side by side. A warp does
+// so for itself: no barrier holds up the others.
 #pragma once
 
 #include <cstddef>
@@ -43,9 +44,10 @@ struct LargeBatchSums : LargeBatchBlock<Config> {
       store_partials(thread, sums);
     } else {
       if (segment.begin != 0) add_partials(segment.first_peer, thread, sums);
+      const auto item = this->locate(segment.item);
       UNWEIGHT_UNROLL
       for (std::uint32_t group = 0; group < kGroups; ++group) {
-        store_group(segment, group, group % 2, thread, group_of(sums, group));
+        store_group(item, group, thread, group_of(sums, group));
       }
     }
     UNWEIGHT_UNROLL
@@ -53,11 +55,6 @@ struct LargeBatchSums : LargeBatchBlock<Config> {
       UNWEIGHT_UNROLL
       for (float& sum : tile) sum = 0;
     }
-  }
-
-  /// After the last item.
-  static __device__ void finish() {
-    if (threadIdx.x % Traits::kWarpgroupThreads == 0) ptx::wait_for_store_reads<0>();
   }
 
  private:
@@ -71,44 +68,29 @@ struct LargeBatchSums : LargeBatchBlock<Config> {
     return device::round_to_bf16(low) | std::uint32_t{device::round_to_bf16(high)} << 16;
   }
 
-  /// Offset in a buffer of 8 features of a token: rows of 128 bytes with the 128-byte swizzle.
-  static __device__ std::uint32_t staged_at(std::uint32_t token, std::uint32_t eight) {
-    return token * 128 + ((eight ^ (token & 7)) << 4);
-  }
-
-  static __device__ void meet(std::uint32_t warpgroup) {
-    ptx::named_barrier_sync(kOutput + warpgroup, Traits::kWarpgroupThreads);
-  }
-
   [[nodiscard]] __device__ float bias_of(std::uint32_t row) const {
     return params.bias != nullptr && row < params.rows ? device::float_of_bf16(params.bias[row]) : 0;
   }
 
-  /// 64 features of 32 tokens, by a warpgroup.
-  /// @param buffer  which of two to stage them in, in turns
-  __device__ void store_group(const Segment& segment, std::uint32_t group, std::uint32_t buffer,
-                              std::uint32_t thread, const Group& sums) const {
+  /// Offset in a warp's staging memory of a token's 8 features, which are neighbours: without bank conflicts both as
+  /// rows of 8 tokens and in the order of tokens.
+  static __device__ std::uint32_t staged_at(std::uint32_t token, std::uint32_t half) {
+    return 32 * token + 16 * (half ^ (token >> 2 & 1));
+  }
+
+  /// A warp's 16 features of a group of tokens.
+  __device__ void store_group(const typename Block::Item& item, std::uint32_t group, std::uint32_t thread,
+                              const Group& sums) const {
     ptx::keep(thread);  // places are found anew for each group: all of them at once would take too many registers
-    const auto item = this->locate(segment.item);
-    const std::uint32_t warpgroup = thread / Traits::kWarpgroupThreads, warp = thread / device::kLanes % 4;
-    const std::uint32_t in_warp = thread % device::kLanes;
+    const std::uint32_t warp = thread / device::kLanes, in_warp = thread % device::kLanes;
     const std::uint32_t row_tile = group / Traits::kTokenGroups, in_tile = group % Traits::kTokenGroups;
-    const std::uint32_t token = item.first_token + in_tile * Traits::kGroupTokens;
-    const std::uint32_t row = item.first_strip * format::kTileRows + (warpgroup * Traits::kRowTiles + row_tile) * 64;
-    if (token >= params.tokens || row >= params.rows) return;
-    const std::uint32_t staging = Map::kStaging + (2 * warpgroup + buffer) * Traits::kStagingBytes;
-    const bool leads = thread % Traits::kWarpgroupThreads == 0;
-    if (leads) {
-      // Of neighbouring groups the other buffer's store may be under way. Before the first there may be a gap.
-      if (in_tile == 0 || params.deal.by_clusters()) {
-        ptx::wait_for_store_reads<0>();
-      } else {
-        ptx::wait_for_store_reads<1>();
-      }
-    }
-    meet(warpgroup);
-    const std::uint32_t own_row = row + warp * format::kTileRows + in_warp / 4;
-    const float bias[2] = {bias_of(own_row), bias_of(own_row + 8)};
+    const std::uint32_t first_token = item.first_token + in_tile * Traits::kGroupTokens;
+    const std::uint32_t strip = (warp / 4 * Traits::kRowTiles + row_tile) * 4 + warp % 4;
+    const std::uint32_t first_row = (item.first_strip + strip) * format::kTileRows;
+    if (first_token >= params.tokens || first_row >= params.rows) return;
+    const std::uint32_t staging = Map::kStaging + warp * Traits::kStagingBytes;
+    const float bias[2] = {bias_of(first_row + in_warp / 4), bias_of(first_row + in_warp / 4 + 8)};
+    __syncwarp();  // nobody reads the group before any more
     UNWEIGHT_UNROLL
     for (std::uint32_t t = 0; t < kGroupTiles; t += 2) {
       std::uint32_t values[4];  // two tiles of 8 tokens, two of 8 features
@@ -118,31 +100,30 @@ struct LargeBatchSums : LargeBatchBlock<Config> {
         const std::uint32_t half = i % 2;
         values[i] = pack(tile[2 * half] + bias[half], tile[2 * half + 1] + bias[half]);
       }
-      const std::uint32_t at = staged_at((t + in_warp / 16) * 8 + in_warp % 8, warp * 2 + in_warp / 8 % 2);
+      const std::uint32_t at = staged_at((t + in_warp / 16) * 8 + in_warp % 8, in_warp / 8 % 2);
       ptx::store_transposed_matrices(base + staging + at, values);
     }
-    ptx::fence_async_proxy();
-    meet(warpgroup);
-    if (!params.y_by_tensor_copy) {
-      store_values(row + warp * format::kTileRows, warp, token, in_warp, shared + staging);
-    } else if (leads) {
-      ptx::tensor_store(&this->y_map, row, token, base + staging);
-      ptx::commit_stores();
+    __syncwarp();
+    // Two neighbouring lanes have a token's 16 features: 32 bytes, a sector of the L2 cache.
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < Traits::kGroupTokens; i += device::kLanes / 2) {
+      const std::uint32_t in_group = i + in_warp / 2, half = in_warp % 2, row = first_row + 8 * half;
+      const std::byte* from = shared + staging + staged_at(in_group, half);
+      const std::uint32_t token = first_token + in_group;
+      std::uint16_t* to = params.y + (token * params.y_stride + row);
+      if (token < params.tokens && row + 8 <= params.rows && params.y_by_vectors) {
+        *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
+      } else if (token < params.tokens) {
+        store_values(to, from, row);
+      }
     }
   }
 
-  /// A warp's 16 features, a token a lane, where tensor copies cannot address Y.
-  __device__ void store_values(std::uint32_t row, std::uint32_t warp, std::uint32_t first_token, std::uint32_t in_warp,
-                               const std::byte* staged) const {
-    const std::uint32_t token = first_token + in_warp;
-    if (token >= params.tokens || row >= params.rows) return;
-    const std::uint32_t count = min(format::kTileRows, params.rows - row);
-    std::uint16_t* to = params.y + (token * params.y_stride + row);
+  /// Up to 8 features, where a vector does not fit.
+  __device__ void store_values(std::uint16_t* to, const std::byte* from, std::uint32_t row) const {
+    const std::uint32_t count = row < params.rows ? min(8U, params.rows - row) : 0;
     UNWEIGHT_NO_UNROLL
-    for (std::uint32_t i = 0; i < count; ++i) {
-      const std::byte* from = staged + staged_at(in_warp, warp * 2 + i / 8) + i % 8 * 2;
-      to[i] = *reinterpret_cast<const std::uint16_t*>(from);
-    }
+    for (std::uint32_t i = 0; i < count; ++i) to[i] = reinterpret_cast<const std::uint16_t*>(from)[i];
   }
 
   // ---- partial sums by way of global memory -------------------------------------------------------------------------
@@ -211,6 +192,7 @@ struct LargeBatchSums : LargeBatchBlock<Config> {
         ptx::store_async_to_cluster(to + t * kTileBytes, group_of(sums, group)[t], barrier);
       }
     });
+    const auto item = this->locate(segment.item);
     if (mine < kGroups) ptx::barrier_wait(this->all_received(), 0);
     for_groups([&](std::uint32_t group, std::uint32_t owner, std::uint32_t turn) {
       if (owner != mine) return;
@@ -227,7 +209,7 @@ struct LargeBatchSums : LargeBatchBlock<Config> {
         }
         if (i != mine) from += kGroupTiles * kTileBytes;
       }
-      store_group(segment, group, turn % 2, thread, total);
+      store_group(item, group, thread, total);
     });
   }
 

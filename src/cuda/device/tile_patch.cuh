@@ -54,56 +54,53 @@ struct LanePatch {
   }
 };
 
-/// What a lane writes for its unit of a list of up to 32: a byte of the selectors, an exponent.
+/// What a lane writes for its unit of a list of up to 32: a byte of the selectors, an exponent. Few registers, since a
+/// warp has it ready before there is room for it.
 struct PatchEntry {
-  bool exists;
+  std::uint32_t places;  ///< bytes from the patch's begin: of the selectors' byte; above kHalf of the exponent
+  std::uint32_t values;  ///< likewise
+  bool has_exponent;
   bool has_selector;  ///< otherwise another lane's unit is of the same byte, and that lane writes it
-  bool fits;          ///< the lane that has the value has room for its exception
-  std::uint8_t selector, exponent;
-  std::uint32_t selector_at, exponent_at;  ///< bytes from the patch's begin
+  static constexpr std::uint32_t kHalf = 16;
 
   __device__ void write(TilePatch& patch) const {
     auto* bytes = reinterpret_cast<std::uint8_t*>(&patch);
-    if (exists) bytes[exponent_at] = exponent;
-    if (has_selector) bytes[selector_at] = selector;
+    if (has_exponent) bytes[places >> kHalf] = static_cast<std::uint8_t>(values >> kHalf);
+    if (has_selector) bytes[places & 0xffffU] = static_cast<std::uint8_t>(values);
   }
 };
 
-/// The lane's entry. By a whole warp. No place lies outside the patch, whatever the list holds.
-/// @param unit   the lane's unit, where lane < count; positions ascend
-/// @param count  units of the list, up to 32
-/// @param base   the blob's exception_base
+/// The lane's entry, if all entries of the list have room and none is extended: otherwise none has one. By a whole warp.
+/// No place lies outside the patch, whatever the list holds.
+/// @param unit     the lane's unit, where lane < count; positions ascend
+/// @param count    units of the list, up to 32
+/// @param base     the blob's exception_base
+/// @param unusual  set where the list has no room
 __device__ inline PatchEntry make_patch_entry(std::uint32_t unit, std::uint32_t count, std::uint32_t lane,
-                                              std::uint8_t base) {
+                                              std::uint8_t base, bool& unusual) {
   constexpr std::uint32_t kExceptionsAt = static_cast<std::uint32_t>(sizeof(TilePatch::selectors));
   constexpr std::uint32_t kNowhere = 0xffffU, kHalfBits = 4;  // a lane's values in a half are neighbours
-  const auto entry = static_cast<std::uint16_t>(unit);
   const bool exists = lane < count;
-  const std::uint32_t position = exists ? format::entry_position(entry) : kNowhere, owner = position >> kHalfBits;
-  std::uint32_t before[kPatchRoom];
-  UNWEIGHT_UNROLL
-  for (std::uint32_t i = 0; i < kPatchRoom; ++i) before[i] = __shfl_up_sync(kAllLanes, position, i + 1);
-  const std::uint32_t next = __shfl_down_sync(kAllLanes, position, 1);
-  std::uint32_t rank = 0;  // among the owner's exceptions of this half
-  UNWEIGHT_UNROLL
-  for (std::uint32_t i = 0; i + 1 < kPatchRoom; ++i) rank += lane > i && before[i] >> kHalfBits == owner ? 1 : 0;
-  const bool full = lane >= kPatchRoom && before[kPatchRoom - 1] >> kHalfBits == owner;
-  const std::uint32_t odd = position & 1, mine = 4 + rank, neighbour = (position & 3) ^ 1;
+  const std::uint32_t position = exists ? unit & (format::kTileValues - 1) : kNowhere, owner = position >> kHalfBits;
+  const std::uint32_t before = __shfl_up_sync(kAllLanes, position, 1), previous = lane == 0 ? kNowhere : before;
+  // Among the owner's exceptions of this half, which are neighbours: the lanes since its first.
+  const std::uint32_t firsts = __ballot_sync(kAllLanes, lane == 0 || previous >> kHalfBits != owner);
+  const std::uint32_t rank = lane - highest_one(firsts & ((2U << lane) - 1));
   // Two values share a byte of selectors. If both are exceptions their lanes are neighbours, too.
-  const bool with_next = odd == 0 && next == position + 1;
-  const bool with_previous = odd == 1 && lane != 0 && before[0] == position - 1;
-  const std::uint32_t low = odd == 0 ? mine : neighbour;
-  const std::uint32_t high = odd == 1 ? mine : with_next ? mine + 1 : neighbour;
-  const std::uint32_t half = position >> 9 & 1, lane_of = owner & 31;
-  PatchEntry result{};
-  result.exists = exists;
-  result.has_selector = exists && !with_previous;
-  result.fits = !exists || !full;
-  result.selector = static_cast<std::uint8_t>(low | high << 4);
-  result.exponent = format::rotate_exponent(format::entry_exponent(entry, base));
-  result.selector_at = lane_of * 16 + half * 8 + (position >> 1 & 7);
-  result.exponent_at = kExceptionsAt + lane_of * 8 + half * 4 + rank;
-  return result;
+  const bool odd = (position & 1) != 0, with_previous = odd && previous + 1 == position;
+  const bool with_next = (__ballot_sync(kAllLanes, with_previous) >> 1 >> lane & 1) != 0;
+  const std::uint32_t index = unit >> 10, exponent = index == 0 ? 0 : index + base;
+  unusual = __any_sync(kAllLanes, exists && (rank >= kPatchRoom || index == format::kExtendedIndex)) != 0;
+  const std::uint32_t mine = 4 + rank, neighbour = with_next ? mine + 1 : (position & 3) ^ 1;
+  const std::uint32_t lane_of = owner & 31, half = position >> 9 & 1;
+  PatchEntry entry;
+  entry.has_exponent = exists && !unusual;
+  entry.has_selector = entry.has_exponent && !with_previous;
+  entry.places = lane_of * (16 | 8U << PatchEntry::kHalf) + half * (8 | 4U << PatchEntry::kHalf) +
+                 (position >> 1 & 7) + ((kExceptionsAt + (rank & 3)) << PatchEntry::kHalf);
+  entry.values = (odd ? neighbour | mine << 4 : mine | neighbour << 4) |
+                 (exponent >> 1 | exponent << 7) << PatchEntry::kHalf;
+  return entry;
 }
 
 }  // namespace unweight::device

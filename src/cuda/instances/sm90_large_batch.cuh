@@ -15,7 +15,6 @@ LargeBatchInstance large_batch_instance() {
           Traits::kThreads,
           LargeBatchMap<Config>::kBytes,
           Traits::kTokens / Traits::kSharers,
-          Traits::kGroupTokens,
           large_batch_kernel<Config>};
 }
 

@@ -11,12 +11,12 @@
 namespace unweight::sm90 {
 
 struct LargeBatchInstance {
-  using Kernel = void (*)(LargeBatchParams, CUtensorMap x_map, CUtensorMap w_map, CUtensorMap y_map);
+  using Kernel = void (*)(LargeBatchParams, CUtensorMap x_map, CUtensorMap w_map);
 
   std::uint32_t strips, tokens;
   bool raw;
   std::uint32_t threads, shared_bytes;
-  std::uint32_t x_copy_tokens, store_tokens;
+  std::uint32_t x_copy_tokens;
   Kernel kernel;
 };
 

@@ -51,12 +51,12 @@ namespace unweight::sm90 {
 template <class Config>
 __global__ void __launch_bounds__(LargeBatchTraits<Config>::kThreads, 1)
     large_batch_kernel(const __grid_constant__ LargeBatchParams params, const __grid_constant__ CUtensorMap x_map,
-                       const __grid_constant__ CUtensorMap w_map, const __grid_constant__ CUtensorMap y_map) {
+                       const __grid_constant__ CUtensorMap w_map) {
   using Traits = LargeBatchTraits<Config>;
   std::byte* const shared = ptx::dynamic_shared_memory();
   const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
   auto& schedule = *reinterpret_cast<Schedule*>(shared + LargeBatchMap<Config>::kSchedule);
-  const LargeBatchBlock<Config> block{params, x_map, w_map, y_map, schedule, shared, ptx::shared_address(shared), lane,
+  const LargeBatchBlock<Config> block{params, x_map, w_map, schedule, shared, ptx::shared_address(shared), lane,
                                       blockIdx.x / Traits::kSharers % params.deal.parts};
   ptx::launch_dependents();
   const bool consumes = warp < Traits::kConsumers;

@@ -89,7 +89,7 @@ Result<void> large_batch(const DeviceBlob& weight, const MatmulArguments& argume
   const bool raw = weight.layout() == BlobLayout::kRaw;
   const sm90::LargeBatchInstance& kernel = instance(config, raw, arguments.tokens);
   const sm90::LargeBatchParams params = large_batch_params(blob, arguments, config, weight.multiprocessors());
-  CUtensorMap x_map{}, w_map{}, y_map{};
+  CUtensorMap x_map{}, w_map{};
   if (params.x_by_tensor_copy) {
     auto map = make_tensor_map(activations(blob, arguments), kernel.x_copy_tokens, 1);
     if (!map) return tl::unexpected(map.error());
@@ -102,15 +102,10 @@ Result<void> large_batch(const DeviceBlob& weight, const MatmulArguments& argume
     if (!map) return tl::unexpected(map.error());
     w_map = *map;
   }
-  if (params.y_by_tensor_copy) {
-    auto map = make_output_map(output(blob, arguments), kernel.store_tokens);
-    if (!map) return tl::unexpected(map.error());
-    y_map = *map;
-  }
   MatmulLaunch launch(params.deal.blocks * kSharers, kernel.threads, kernel.shared_bytes, stream);
   if (config.dependent_launch) launch.set_dependent();
   launch.set_cluster(kSharers * params.deal.parts);
-  const cudaError_t error = cudaLaunchKernelEx(&launch.config(), kernel.kernel, params, x_map, w_map, y_map);
+  const cudaError_t error = cudaLaunchKernelEx(&launch.config(), kernel.kernel, params, x_map, w_map);
   if (error != cudaSuccess) return cuda_failure(error, "matmul: launch");
   return {};
 }

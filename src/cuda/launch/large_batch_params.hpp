@@ -27,11 +27,6 @@ inline sm90::Deal large_batch_deal(const MatrixShape& shape, const MatmulConfig&
           config.split};
 }
 
-/// Y as a matrix in memory.
-inline MatrixInMemory output(const PlacedBlob& weight, const MatmulArguments& arguments) {
-  return {arguments.y, arguments.tokens, weight.shape.rows, arguments.y_stride};
-}
-
 /// For checked arguments and a configuration that can_implement() accepts.
 inline sm90::LargeBatchParams large_batch_params(const PlacedBlob& weight, const MatmulArguments& arguments,
                                                  const MatmulConfig& config, std::uint32_t multiprocessors) {
@@ -41,7 +36,7 @@ inline sm90::LargeBatchParams large_batch_params(const PlacedBlob& weight, const
   params.token_blocks = static_cast<std::uint32_t>(
       format::ceil_div(arguments.tokens, large_batch_tokens(config, arguments.tokens)));
   params.row_items = deal.items / params.token_blocks;
-  params.y_by_tensor_copy = output(weight, arguments).suits_tensor_stores();
+  params.y_by_vectors = is_aligned(arguments.y, 16) && arguments.y_stride % 8 == 0;
   return params;
 }
 

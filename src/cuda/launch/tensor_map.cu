@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cuda/launch/cuda_error.hpp>
 #include <cuda/launch/tensor_map.hpp>
-#include <cstddef>
 #include <cuda_runtime_api.h>
 #include <format/layout.hpp>
 #include <string>
@@ -24,20 +23,17 @@ Result<Encode> find_encode() {
   return reinterpret_cast<Encode>(function);
 }
 
-/// A tensor of so many dimensions, without gaps in its innermost one.
-template <std::size_t Dimensions>
-Result<CUtensorMap> make_map(CUtensorMapDataType type, const void* data, const cuuint64_t (&extents)[Dimensions],
-                             const cuuint64_t (&strides_bytes)[Dimensions - 1], const cuuint32_t (&box)[Dimensions],
+/// A tensor of three dimensions, without gaps in its innermost one.
+Result<CUtensorMap> make_map(CUtensorMapDataType type, const void* data, const cuuint64_t (&extents)[3],
+                             const cuuint64_t (&strides_bytes)[2], const cuuint32_t (&box)[3],
                              CUtensorMapSwizzle swizzle) {
   static const Result<Encode> encode = find_encode();
   if (!encode) return tl::unexpected(encode.error());
   const cuuint32_t element_strides[3] = {1, 1, 1};
-  static_assert(Dimensions <= 3);
   CUtensorMap map;
-  const CUresult result =
-      (*encode)(&map, type, Dimensions, const_cast<void*>(data), extents, strides_bytes, box, element_strides,
-                CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result = (*encode)(&map, type, 3, const_cast<void*>(data), extents, strides_bytes, box,
+                                    element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     return fail(ErrorCode::kCuda, "tensor map: cuTensorMapEncodeTiled failed with error " + std::to_string(result));
   }
@@ -60,11 +56,6 @@ Result<CUtensorMap> make_tile_map(const std::byte* tiles, std::uint64_t tiles_pe
   return make_map(CU_TENSOR_MAP_DATA_TYPE_UINT64, tiles, {kWords, tiles_per_strip, strips},
                   {format::kTileBytes, tiles_per_strip * format::kTileBytes}, {kWords, box_tiles, box_strips},
                   CU_TENSOR_MAP_SWIZZLE_NONE);
-}
-
-Result<CUtensorMap> make_output_map(const MatrixInMemory& matrix, std::uint32_t box_rows) {
-  return make_map(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, matrix.values, {matrix.cols, matrix.rows},
-                  {matrix.stride * sizeof *matrix.values}, {format::kTileCols, box_rows}, CU_TENSOR_MAP_SWIZZLE_128B);
 }
 
 }  // namespace unweight::launch

@@ -19,14 +19,12 @@ struct MatrixInMemory {
   std::uint64_t stride;  ///< values between rows
 
   /// Whether tensor copies can address it: 16-byte aligned rows, whole tiles of 64 columns.
-  [[nodiscard]] bool suits_tensor_copies() const { return suits_tensor_stores() && cols % format::kTileCols == 0; }
-
-  /// Whether tensor stores can address it: 16-byte aligned rows.
-  [[nodiscard]] bool suits_tensor_stores() const {
+  [[nodiscard]] bool suits_tensor_copies() const {
     constexpr std::uint64_t kAlignmentBytes = 16;
     return reinterpret_cast<std::uintptr_t>(values) % kAlignmentBytes == 0 &&
-           stride * sizeof *values % kAlignmentBytes == 0 && rows < (std::uint64_t{1} << 31) &&
-           cols < (std::uint64_t{1} << 31) && stride * sizeof *values < (std::uint64_t{1} << 40);
+           stride * sizeof *values % kAlignmentBytes == 0 && cols % format::kTileCols == 0 &&
+           rows < (std::uint64_t{1} << 31) && cols < (std::uint64_t{1} << 31) &&
+           stride * sizeof *values < (std::uint64_t{1} << 40);
   }
 };
 
@@ -42,9 +40,5 @@ struct MatrixInMemory {
 [[nodiscard]] Result<CUtensorMap> make_tile_map(const std::byte* tiles, std::uint64_t tiles_per_strip,
                                                 std::uint64_t strips, std::uint32_t box_tiles,
                                                 std::uint32_t box_strips);
-
-/// The matrix as a tensor of two dimensions, for tensor_store(). A box, 64 columns of `box_rows` rows, lies in shared
-/// memory like one of make_tensor_map(). Requires suits_tensor_stores(). Errors: as above.
-[[nodiscard]] Result<CUtensorMap> make_output_map(const MatrixInMemory& matrix, std::uint32_t box_rows);
 
 }  // namespace unweight::launch

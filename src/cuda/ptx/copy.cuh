@@ -59,25 +59,6 @@ __device__ __forceinline__ void tile_copy(std::uint32_t to, const CUtensorMap* m
       : "memory");
 }
 
-/// Copies a box of 64 columns from shared memory to a matrix (make_output_map() in launch/tensor_map.hpp): columns `col`
-/// and on, of each row `row` and on. What lies outside the matrix is not written. One of the thread's stores that
-/// commit_stores() ends.
-__device__ __forceinline__ void tensor_store(const CUtensorMap* map, std::uint32_t col, std::uint32_t row,
-                                             std::uint32_t from) {
-  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map), "r"(col),
-               "r"(row), "r"(from)
-               : "memory");
-}
-
-/// Ends a group of this thread's tensor_store().
-__device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-
-/// Waits until all of this thread's groups but the last `Left` have read shared memory.
-template <std::uint32_t Left>
-__device__ __forceinline__ void wait_for_store_reads() {
-  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Left) : "memory");
-}
-
 /// Fetches a tensor map ahead of its first use.
 __device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");

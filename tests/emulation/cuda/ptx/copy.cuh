@@ -4,12 +4,9 @@
 #pragma once
 
 #include "emulation/emulator.hpp"
-#include <array>
 #include <cstring>
 #include <cuda.h>
-#include <functional>
 #include <stdexcept>
-#include <vector>
 
 namespace unweight::ptx {
 
@@ -74,38 +71,6 @@ inline void tile_copy(std::uint32_t to, const CUtensorMap* map, std::uint32_t co
       }
     }
   });
-}
-
-/// What the running thread has begun to store: done, and shared memory read, where it is waited for.
-using StoreGroup = std::vector<std::function<void()>>;
-inline std::array<std::vector<StoreGroup>, emulation::kMostClusterThreads> pending_stores;
-inline std::vector<StoreGroup>& stores_of_thread() {
-  auto& groups = pending_stores[emulation::thread_of_cluster()];
-  if (groups.empty()) groups.emplace_back();
-  return groups;
-}
-
-inline void tensor_store(const CUtensorMap* map, std::uint32_t col, std::uint32_t row, std::uint32_t from) {
-  require_aligned(map->output, map->stride * sizeof *map->output);
-  (void)emulation::shared_range(from, map->box_rows * 128, 1024);
-  stores_of_thread().back().emplace_back([=, box = *map] {
-    for (std::uint32_t i = 0; i < box.box_rows * 64; ++i) {
-      const std::uint32_t line = i / 64, c = i % 64;
-      if (row + line >= box.rows || col + c >= box.cols) continue;
-      const std::byte* at = emulation::shared_memory() + from + line * 128 + ((c / 8 ^ line % 8) * 16) + c % 8 * 2;
-      std::memcpy(box.output + (row + line) * box.stride + col + c, at, sizeof *box.output);
-    }
-  });
-}
-inline void commit_stores() { stores_of_thread().emplace_back(); }
-
-template <std::uint32_t Left>
-void wait_for_store_reads() {
-  auto& groups = stores_of_thread();
-  while (groups.size() > Left + 1) {
-    for (const auto& store : groups.front()) store();
-    groups.erase(groups.begin());
-  }
 }
 
 inline void prefetch_tensor_map(const CUtensorMap*) {}
