@@ -39,7 +39,7 @@ template <class Config>
 struct LargeBatchTraits {
   static constexpr std::uint32_t kWarpgroupThreads = 4 * device::kLanes;
   static constexpr std::uint32_t kConsumers = 8;  ///< warps; two warpgroups
-  static constexpr std::uint32_t kHelpers = 4;    ///< warps; a third
+  static constexpr std::uint32_t kPatchers = 3;   ///< warps of the third; the fourth requests tiles and X
   static constexpr std::uint32_t kConsumerThreads = kConsumers * device::kLanes;
   static constexpr std::uint32_t kThreads = kConsumerThreads + kWarpgroupThreads;
   /// Blocks that get X together, a pair.
@@ -48,8 +48,8 @@ struct LargeBatchTraits {
   /// Tiles that a warp has of a column of tiles along K; 64 rows each for its warpgroup.
   static constexpr std::uint32_t kRowTiles = Config::kStrips / kConsumers;
   /// Of a thread, once moved.
-  static constexpr std::uint32_t kHelperRegisters = kRowTiles == 2 ? 88 : 72;
-  static constexpr std::uint32_t kConsumerRegisters = kRowTiles == 2 ? 208 : 216;
+  static constexpr std::uint32_t kHelperRegisters = 80;
+  static constexpr std::uint32_t kConsumerRegisters = 208;
   static constexpr std::uint32_t kBlockRows = Config::kStrips * format::kTileRows;
   /// The unit of the schedule, so that a warp has two tiles in it, which take turns with its two sets of operands.
   static constexpr std::uint32_t kStageColumns = 2 / kRowTiles;
@@ -61,17 +61,17 @@ struct LargeBatchTraits {
   static constexpr std::uint32_t kListBytes = Config::kRaw ? 0 : Config::kStrips * sizeof(device::ExceptionList);
   static constexpr std::uint32_t kRowBytes = Config::kRaw ? 0 : kBlockRows;  ///< numbers of the rows' palettes
 
-  // Exceptions on their way to patches: of a helper's strips two chunks of so many columns each, with so much room.
-  static constexpr std::uint32_t kHelperStrips = Config::kStrips / kHelpers;
-  static constexpr std::uint32_t kChunkColumns = 16 / kHelperStrips;
-  static constexpr std::uint32_t kChunkBytes = kHelperStrips == 2 ? 512 : 224;
-  static constexpr std::uint32_t kUnitBytes = Config::kRaw ? 0 : kHelpers * 2 * kHelperStrips * kChunkBytes;
   static constexpr std::uint32_t kXBytes = 2 * format::kTileCols * kTokens;
   static constexpr std::uint32_t kSlots = kRowTiles * kTokens == 256 ? 4 : 6;
 
+  // Exceptions on their way to patches: of each strip two chunks of so many columns, with so much room.
+  static constexpr std::uint32_t kChunkColumns = kRowTiles == 1 ? 8 : 4;
+  static constexpr std::uint32_t kChunkBytes = kRowTiles == 1 ? 512 : 224;
+  static constexpr std::uint32_t kUnitBytes = Config::kRaw ? 0 : 2 * Config::kStrips * kChunkBytes;
+
   /// Of a warp, for what its lanes have read or written.
   static constexpr std::uint32_t kWarpArrivals = kForRacecheck ? device::kLanes : 1;
-  static constexpr std::uint32_t kFullArrivals = 1 + (Config::kRaw ? 0 : kHelpers * kWarpArrivals);
+  static constexpr std::uint32_t kFullArrivals = 1 + (Config::kRaw ? 0 : kPatchers * kWarpArrivals);
   static constexpr std::uint32_t kEmptyArrivals = kConsumers * kWarpArrivals;
 
   /// Tokens whose sums are written, or sent, at a time: a group, 4 sums of 4 tiles of tokens a thread.
@@ -119,7 +119,8 @@ struct LargeBatchMap {
       kPalettes + (Config::kRaw ? 0 : format::kMaxPalettes * format::kPaletteSize);
   static constexpr std::uint32_t kRows = kLists + Traits::kSlots * Traits::kListBytes;
   static constexpr std::uint32_t kUnits = kRows + Traits::kSlots * Traits::kRowBytes;
-  static constexpr std::uint32_t kFull = kUnits + Traits::kUnitBytes;
+  static constexpr std::uint32_t kNowhere = kUnits + Traits::kUnitBytes;  ///< nobody reads it
+  static constexpr std::uint32_t kFull = kNowhere + 8;
   static constexpr std::uint32_t kEmpty = kFull + 8 * Traits::kSlots;
   static constexpr std::uint32_t kXFull = kEmpty + 8 * Traits::kSlots;
   static constexpr std::uint32_t kXEmpty = kXFull + 8 * Traits::kSlots;

@@ -64,64 +64,74 @@ struct LargeBatchConsumer : LargeBatchBlock<Config> {
 
   // ---- tiles --------------------------------------------------------------------------------------------------------
 
+  /// A tile on its way from shared memory, asked for while the product before it begins: a warp that has begun one waits
+  /// long for what it asks for then.
+  struct Asked {
+    uint4 sign_mantissa[2];
+    std::uint32_t codes[3];
+    device::LanePatch patch;
+    std::uint32_t list;  ///< ExceptionList::packed; 0: usual
+  };
+
+  [[nodiscard]] static __device__ std::uint32_t tile_at(std::uint32_t slot, std::uint32_t index) {
+    return Map::kWeights + slot * Traits::kWeightBytes + index * Traits::kTileStride;
+  }
+  [[nodiscard]] static __device__ std::uint32_t list_at(std::uint32_t slot, std::uint32_t index) {
+    return Map::kLists + (slot * Config::kStrips + index) * static_cast<std::uint32_t>(sizeof(device::ExceptionList));
+  }
+
   /// @param index  of the tile in its slot
-  __device__ device::TileParts decode(std::uint32_t slot, std::uint32_t index,
-                                      const device::LanePalettes& palettes) const {
-    std::byte* tile = shared + Map::kWeights + slot * Traits::kWeightBytes + index * format::kTileBytes;
-    const std::uint32_t place = slot * Config::kStrips + index;
-    const device::ExceptionList& list = reinterpret_cast<const device::ExceptionList*>(shared + Map::kLists)[place];
-    const auto& tile_patch = *reinterpret_cast<const device::TilePatch*>(shared + Map::kPatches +
-                                                                         place * sizeof(device::TilePatch));
+  /// @param exists  otherwise anything, which is not used
+  __device__ Asked ask(std::uint32_t slot, std::uint32_t index, bool exists) const {
+    const std::uint32_t patch_at =
+        Map::kPatches + (slot * Config::kStrips + index) * static_cast<std::uint32_t>(sizeof(device::TilePatch));
+    // Palettes are never written again, and are as large as a tile.
+    static_assert(format::kMaxPalettes * format::kPaletteSize >= format::kTileBytes);
+    const std::byte* tile = shared + (exists ? tile_at(slot, index) : Map::kPalettes);
+    const std::byte* patch = shared + (exists ? patch_at : Map::kPalettes);
+    const std::byte* list = shared + (exists ? list_at(slot, index) : Map::kPalettes);
+    Asked asked;
     const uint2 codes01 = *reinterpret_cast<const uint2*>(tile + format::kCodes01Offset + 8 * lane);
-    const std::uint32_t codes2 = *reinterpret_cast<const std::uint32_t*>(tile + format::kCodes2Offset + 4 * lane);
-    const device::LanePatch patch = device::LanePatch::of(tile_patch, lane);
-    const uint4 sm0 = *reinterpret_cast<const uint4*>(tile + 16 * lane);
-    const uint4 sm1 = *reinterpret_cast<const uint4*>(tile + 16 * (device::kLanes + lane));
-    const std::uint32_t packed = list.packed;
-    const device::LaneSelectors selectors = device::unpack_selectors({codes01.x, codes01.y, codes2});
-    device::TileParts parts{{sm0.x, sm0.y, sm0.z, sm0.w, sm1.x, sm1.y, sm1.z, sm1.w}, {}};
+    asked.codes[0] = codes01.x, asked.codes[1] = codes01.y;
+    asked.codes[2] = *reinterpret_cast<const std::uint32_t*>(tile + format::kCodes2Offset + 4 * lane);
+    asked.patch = device::LanePatch::of(*reinterpret_cast<const device::TilePatch*>(patch), lane);
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < 2; ++i) {
+      asked.sign_mantissa[i] = *reinterpret_cast<const uint4*>(tile + 16 * (i * device::kLanes + lane));
+    }
+    asked.list = reinterpret_cast<const device::ExceptionList*>(list)->packed;
+    return asked;
+  }
+
+  /// The tile that has been asked for, as it lies in its slot still.
+  __device__ device::TileParts decode(const Asked& asked, std::uint32_t slot, std::uint32_t index,
+                                      const device::LanePalettes& palettes) const {
+    const device::LaneSelectors selectors = device::unpack_selectors(asked.codes);
+    const uint4 &low = asked.sign_mantissa[0], &high = asked.sign_mantissa[1];
+    device::TileParts parts{{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}, {}};
     UNWEIGHT_UNROLL
     for (std::uint32_t g = 0; g < device::kLaneGroups; ++g) {
-      parts.rotated[g] = patch.apply(device::look_up_group(palettes, selectors, g), g);
+      parts.rotated[g] = asked.patch.apply(device::look_up_group(palettes, selectors, g), g);
     }
-    if (__builtin_expect(packed != 0, 0)) {
+    if (__builtin_expect(asked.list != 0, 0)) {
       UNWEIGHT_UNROLL
       for (std::uint32_t g = 0; g < device::kLaneGroups; ++g) {
         parts.rotated[g] = device::look_up_group(palettes, selectors, g);
       }
       // Where sign and mantissa were: every lane has loaded its own, and nobody else needs them.
-      auto* plane = reinterpret_cast<std::uint8_t*>(tile);
+      auto* plane = reinterpret_cast<std::uint8_t*>(shared + tile_at(slot, index));
       device::FragmentDecoder{shared, params.exceptions, plane, lane, 16 * lane, params.exception_base}.put_list(
-          list, parts.rotated);
+          *reinterpret_cast<const device::ExceptionList*>(shared + list_at(slot, index)), parts.rotated);
       ptx::fence_async_proxy();  // before the next column's copy
     }
     return parts;
   }
 
-  /// Tile number i of a stage as A operands; gives its slot back after the last.
-  /// @param n, left  the segment, and how many of its stages are left, this one included
-  __device__ Fragments fetch(std::uint32_t i, std::uint32_t slot, std::uint32_t n, std::uint32_t left,
-                             const device::LanePalettes& palettes) const {
-    const std::uint32_t index = strip(i % kRowTiles);
-    const bool last = kRowTiles == 1 || i == 1;
-    if constexpr (Config::kRaw) {
-      // Outside the matrix both give zeros.
-      Fragments fragments;
-      if (params.raw_by_tensor_copy) {
-        const std::uint32_t at = Map::kWeights + slot * Traits::kWeightBytes + index * kRawTileBytes;
-        fragments = load_raw(base + at, lane);
-      } else {
-        const Segment now = schedule.segment(n);
-        const std::uint32_t column = (now.end - left) * Traits::kStageColumns + i / kRowTiles;
-        fragments = fetch_raw(params, this->locate(now.item).first_strip + index, column, lane);
-      }
-      if (last) this->arrive_once(fragments.loaded(), this->empty(slot));
-      return fragments;
-    } else {
-      const device::TileParts parts = decode(slot, index, palettes);
-      if (last) this->arrive_once(parts.loaded() ^ parts.rotated[0] ^ parts.rotated[4], this->empty(slot));
-      return parts.join();
-    }
+  /// Raw weights: the tile as A operands. Outside the matrix zeros.
+  __device__ Fragments fetch_tile(std::uint32_t slot, std::uint32_t index, const Segment& now,
+                                  std::uint32_t column) const {
+    if (params.raw_by_tensor_copy) return load_raw(base + tile_at(slot, index), lane);
+    return fetch_raw(params, this->locate(now.item).first_strip + index, column, lane);
   }
 
   // ---- products -----------------------------------------------------------------------------------------------------
@@ -172,50 +182,89 @@ struct LargeBatchConsumer : LargeBatchBlock<Config> {
     warp = __shfl_sync(device::kAllLanes, threadIdx.x / device::kLanes, 0);
     Sums sums = {};
     RingPlace place;
-        if (group() == 1) pass_turn();
+    if (group() == 1) pass_turn();
     for (std::uint32_t n = 0; schedule.segment(n).exists(); ++n) {
-      ptx::barrier_wait(this->full(place.slot), place.parity);
-      device::LanePalettes palettes[kRowTiles];
-      UNWEIGHT_UNROLL
-      for (std::uint32_t r = 0; r < kRowTiles; ++r) palettes[r] = look_up_palettes(place.slot, r);
-      const Segment now = schedule.segment(n);
-      std::uint32_t left = now.end - now.begin;
-      Fragments fragments[2]{};
-      bool first = true;
-      UNWEIGHT_NO_UNROLL
-      do {
-        UNWEIGHT_UNROLL
-        for (std::uint32_t i = 0; i < 2; ++i) {
-          const bool begins_column = kRowTiles == 1 || i == 0, ends_column = kRowTiles == 1 || i == 1;
-          if (begins_column) ptx::barrier_wait(this->full(place.slot), place.parity);
-          fragments[i] = fetch(i, place.slot, n, left, palettes[i % kRowTiles]);
-          if (begins_column) ptx::barrier_wait(this->x_full(place.slot), place.parity);
-          take_turn();
-          begin_product(fragments[i], place.slot, sums_of(sums, i % kRowTiles));
-          pass_turn();
-          if constexpr (Config::kRaw) {
-            // Raw tiles come by ldmatrix, in flight too: ptxas would let it write what the product reads.
-            ptx::wgmma_wait(sums);
-            if (ends_column) this->release_x(place.slot);
-          } else {
-            // The product before has ended; this one runs while the next tile is decoded.
-            ptx::wgmma_wait_for_all_but_one();
-            hold(fragments[i ^ 1]);
-            if (begins_column) this->release_x(place.previous(Traits::kSlots), !first);
-            first = false;
-          }
-          if (ends_column) place.advance(1, Traits::kSlots);
-        }
-      } while (--left != 0);
-      if constexpr (!Config::kRaw) {
-        ptx::wgmma_wait(sums);
-        UNWEIGHT_UNROLL
-        for (const Fragments& f : fragments) hold(f);
-        this->release_x(place.previous(Traits::kSlots));
+      if constexpr (Config::kRaw) {
+        multiply_raw(schedule.segment(n), place, sums);
+      } else {
+        multiply_tiled(schedule.segment(n), place, sums);
       }
       LargeBatchSums<Config>{*this}.store(schedule.segment(n), sums);
     }
     if (group() == 0) take_turn();  // the other's last
+  }
+
+ private:
+  static UNWEIGHT_HOST_DEVICE constexpr bool begins_column(std::uint32_t i) { return kRowTiles == 1 || i == 0; }
+  static UNWEIGHT_HOST_DEVICE constexpr bool ends_column(std::uint32_t i) { return kRowTiles == 1 || i == 1; }
+
+  __device__ void multiply_tiled(const Segment& now, RingPlace& place, Sums& sums) const {
+    Fragments fragments[2]{};
+    ptx::barrier_wait(this->full(place.slot), place.parity);
+    device::LanePalettes palettes[kRowTiles];
+    UNWEIGHT_UNROLL
+    for (std::uint32_t r = 0; r < kRowTiles; ++r) palettes[r] = look_up_palettes(place.slot, r);
+    Asked asked = ask(place.slot, strip(0), true);
+    bool first = true;
+    UNWEIGHT_NO_UNROLL
+    for (std::uint32_t left = now.end - now.begin; left != 0; --left) {
+      UNWEIGHT_UNROLL
+      for (std::uint32_t i = 0; i < 2; ++i) {
+        const bool last = i == 1 && left == 1;
+        const std::uint32_t slot = place.slot, index = strip(i % kRowTiles);
+        const std::uint32_t x_full = this->x_full(slot), x_parity = place.parity;
+        if (ends_column(i)) place.advance(1, Traits::kSlots);
+        if (kRowTiles == 1) {
+          ptx::barrier_wait(x_full, x_parity, last ? x_full : this->full(place.slot), last ? x_parity : place.parity);
+        } else if (i == 0) {
+          ptx::barrier_wait(x_full, x_parity);
+        } else if (!last) {
+          ptx::barrier_wait(this->full(place.slot), place.parity);
+        }
+        const device::TileParts parts = decode(asked, slot, index, palettes[i % kRowTiles]);
+        asked = ask(place.slot, strip((i + 1) % kRowTiles), !last);
+        if (ends_column(i)) {
+          this->arrive_once(parts.loaded() ^ parts.rotated[0] ^ parts.rotated[4], this->empty(slot));
+        }
+        fragments[i] = parts.join();
+        take_turn();
+        begin_product(fragments[i], slot, sums_of(sums, i % kRowTiles));
+        pass_turn();
+        // The product before has ended; this one runs while the next tile is decoded.
+        ptx::wgmma_wait_for_all_but_one();
+        hold(fragments[i ^ 1]);
+        if (begins_column(i)) {
+          this->release_x(RingPlace{slot, 0}.previous(Traits::kSlots), !first);
+        }
+        first = false;
+      }
+    }
+    ptx::wgmma_wait(sums);
+    UNWEIGHT_UNROLL
+    for (const Fragments& f : fragments) hold(f);
+    this->release_x(place.previous(Traits::kSlots));
+  }
+
+  __device__ void multiply_raw(const Segment& now, RingPlace& place, Sums& sums) const {
+    UNWEIGHT_NO_UNROLL
+    for (std::uint32_t step = now.begin; step < now.end; ++step) {
+      UNWEIGHT_UNROLL
+      for (std::uint32_t i = 0; i < 2; ++i) {
+        if (begins_column(i)) ptx::barrier_wait(this->full(place.slot), place.parity);
+        const std::uint32_t column = step * Traits::kStageColumns + i / kRowTiles;
+        const Fragments fragments = fetch_tile(place.slot, strip(i % kRowTiles), now, column);
+        if (ends_column(i)) this->arrive_once(fragments.loaded(), this->empty(place.slot));
+        if (begins_column(i)) ptx::barrier_wait(this->x_full(place.slot), place.parity);
+        take_turn();
+        begin_product(fragments, place.slot, sums_of(sums, i % kRowTiles));
+        pass_turn();
+        // Raw tiles come by ldmatrix, in flight too: ptxas would let it write what the product reads.
+        ptx::wgmma_wait(sums);
+        if (!ends_column(i)) continue;
+        this->release_x(place.slot);
+        place.advance(1, Traits::kSlots);
+      }
+    }
   }
 };
 

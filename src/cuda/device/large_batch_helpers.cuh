@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The warps of kernels/sm90_large_batch.cuh that do not multiply: they request tiles and X, and prepare exceptions.
+// The warps of kernels/sm90_large_batch.cuh that do not multiply: one requests tiles and X, three prepare exceptions.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,19 @@
 
 namespace unweight::sm90 {
 
-/// Brings the exceptions of a helper's strips to shared memory. Where they lie is a table in global memory: two
+/// Strips of a block whose exceptions one of three warps prepares.
+template <class Config>
+struct PatcherStrips {
+  using Traits = LargeBatchTraits<Config>;
+  static constexpr std::uint32_t kMost = (Config::kStrips + Traits::kPatchers - 1) / Traits::kPatchers;
+  std::uint32_t first, count;
+
+  explicit __device__ PatcherStrips(std::uint32_t patcher)
+      : first(patcher * Config::kStrips / Traits::kPatchers),
+        count((patcher + 1) * Config::kStrips / Traits::kPatchers - first) {}
+};
+
+/// Brings the exceptions of a patcher's strips to shared memory. Where they lie is a table in global memory: two
 /// latencies, so a *chunk* of neighbouring columns is asked for two chunks ahead. A lane has the list of one tile, strip
 /// by strip.
 template <class Config>
@@ -26,13 +38,14 @@ struct LargeBatchLists : LargeBatchBlock<Config> {
   using Traits = LargeBatchTraits<Config>;
   using Map = LargeBatchMap<Config>;
   using Columns = LargeBatchColumns<Config>;
+  using Strips = PatcherStrips<Config>;
   using Block::params, Block::lane;
-  static constexpr std::uint32_t kStrips = Traits::kHelperStrips, kChunkColumns = Traits::kChunkColumns;
-  static_assert(kStrips * kChunkColumns <= device::kLanes && Traits::kChunkBytes <= 16 * device::kLanes);
+  static constexpr std::uint32_t kChunkColumns = Traits::kChunkColumns;
+  static_assert(Strips::kMost * kChunkColumns <= device::kLanes && Traits::kChunkBytes <= 16 * device::kLanes);
 
-  std::uint32_t number;  ///< of the helper
-  Columns asked;         ///< where the chunk begins that `coming` is of
-  std::uint32_t first_strip = 0;  ///< of the helper, there
+  Strips strips;
+  Columns asked;              ///< where the chunk begins that `coming` is of
+  std::uint32_t origin = 0;  ///< the patcher's first strip there
   /// Of the lane's tile and the one after it, on their way from memory: an addition would wait for them.
   struct Starts {
     std::uint32_t segment[2], tile[2];
@@ -42,8 +55,8 @@ struct LargeBatchLists : LargeBatchBlock<Config> {
   device::ExceptionList present{};    ///< and of this one
   std::uint32_t buffer = 0;           ///< of two, where the following chunk goes
 
-  __device__ LargeBatchLists(const Block& block, std::uint32_t helper, const Columns& first)
-      : Block(block), number(helper), asked(first) {}
+  __device__ LargeBatchLists(const Block& block, const Strips& strips_in, const Columns& first)
+      : Block(block), strips(strips_in), asked(first) {}
 
   __device__ void begin(const Schedule& whole) {
     ask();
@@ -62,10 +75,10 @@ struct LargeBatchLists : LargeBatchBlock<Config> {
   __device__ void ask() {
     coming = {};
     if (!asked.exists()) return;
-    if (asked.begins_segment()) first_strip = this->locate(asked.segment.item).first_strip + number * kStrips;
-    const std::uint32_t strip = first_strip + lane / kChunkColumns;
+    if (asked.begins_segment()) origin = this->locate(asked.segment.item).first_strip + strips.first;
+    const std::uint32_t own = lane / kChunkColumns, strip = origin + own;
     const std::uint32_t column = asked.column + lane % kChunkColumns;
-    if (lane >= kStrips * kChunkColumns || strip >= params.strips) return;
+    if (own >= strips.count || strip >= params.strips) return;
     coming.exists = column < params.tiles_per_strip;
     UNWEIGHT_UNROLL
     for (std::uint32_t i = 0; i < 2; ++i) {
@@ -80,15 +93,14 @@ struct LargeBatchLists : LargeBatchBlock<Config> {
   __device__ void request(const Schedule& whole) {
     constexpr std::uint32_t kVectorUnits = 8;  // 16 bytes
     const std::uint32_t begin = coming.segment[0] + coming.tile[0], end = coming.segment[1] + coming.tile[1];
-    const std::uint32_t room = Map::kUnits + (2 * number + buffer) * kStrips * Traits::kChunkBytes;
     std::uint32_t place = 0;
     UNWEIGHT_UNROLL
-    for (std::uint32_t s = 0; s < kStrips; ++s) {
+    for (std::uint32_t s = 0; s < Strips::kMost; ++s) {
       const std::uint32_t first = __shfl_sync(device::kAllLanes, begin, s * kChunkColumns);
       const std::uint32_t last = __shfl_sync(device::kAllLanes, end, (s + 1) * kChunkColumns - 1);
       const std::uint32_t aligned = first / kVectorUnits * kVectorUnits;
       const std::uint32_t vectors = (last - aligned + kVectorUnits - 1) / kVectorUnits;
-      const std::uint32_t to = room + s * Traits::kChunkBytes;
+      const std::uint32_t to = Map::kUnits + (2 * (strips.first + s) + buffer) * Traits::kChunkBytes;
       if (16 * vectors > Traits::kChunkBytes) continue;  // read from global memory, by those who need them
       if (lane < vectors) {
         ptx::copy_async16(this->base + to + 16 * lane, params.exceptions + aligned + std::uint64_t{kVectorUnits} * lane);
@@ -102,105 +114,150 @@ struct LargeBatchLists : LargeBatchBlock<Config> {
   }
 };
 
-/// One of four warps. Each prepares the exceptions of a quarter of the strips; the first also requests tiles, the second
-/// X, since those wait for different things.
+/// Prepares the exceptions of some of the strips. One of three warps.
 template <class Config>
-struct LargeBatchHelper : LargeBatchBlock<Config> {
+struct LargeBatchPatcher : LargeBatchBlock<Config> {
   using Block = LargeBatchBlock<Config>;
   using Traits = LargeBatchTraits<Config>;
   using Map = LargeBatchMap<Config>;
   using Columns = LargeBatchColumns<Config>;
-  using Lists = LargeBatchLists<Config>;
-  using Block::params, Block::lane, Block::base, Block::shared;
-  static constexpr std::uint32_t kTilesOfWeights = 0, kTilesOfX = 1;  ///< numbers of the warps that request
-  static constexpr std::uint32_t kStrips = Traits::kHelperStrips;
+  using Strips = PatcherStrips<Config>;
+  using Block::params, Block::lane, Block::shared;
+  static constexpr std::uint32_t kMost = Strips::kMost;
+  static constexpr std::uint32_t kRowTurns = (kMost * format::kTileRows + device::kLanes - 1) / device::kLanes;
 
-  std::uint32_t number;
-  Lists lists;
-  std::uint32_t row_palettes = 0;  ///< of rows lane, lane + 32, .. of the helper's strips, a byte each
+  Strips strips;
+  LargeBatchLists<Config> lists;
+  std::uint32_t row_palettes = 0;  ///< of rows lane, lane + 32, .. of the strips, a byte each
 
-  __device__ LargeBatchHelper(const Block& block, std::uint32_t number_in)
-      : Block(block), number(number_in), lists(block, number_in, Columns(Schedule(params.deal, Block::pair()))) {}
+  __device__ LargeBatchPatcher(const Block& block, std::uint32_t number)
+      : Block(block), strips(number), lists(block, strips, Columns(Schedule(params.deal, Block::pair()))) {}
 
-  // ---- exceptions ---------------------------------------------------------------------------------------------------
-
-  /// A column's, before there is a slot for them.
-  struct Column {
-    device::PatchEntry entries[kStrips];
-    std::uint32_t packed[kStrips];  ///< of the lists; 0: usual
+  /// A tile's exceptions, before there is a slot for them.
+  struct Tile {
+    device::PatchEntry entry;
+    std::uint32_t packed;  ///< of its list; 0: usual
   };
+  /// As many as there are registers for; the others are prepared when there is a slot.
+  static constexpr std::uint32_t kEarly = 3;
 
+  /// @param s         of the strips
   /// @param in_chunk  the column's number in its chunk
-  __device__ Column prepare(std::uint32_t in_chunk) const {
-    Column column;
-    UNWEIGHT_UNROLL
-    for (std::uint32_t s = 0; s < kStrips; ++s) {
-      const std::uint32_t from = s * Traits::kChunkColumns + in_chunk;
-      const device::ExceptionList list{0, __shfl_sync(device::kAllLanes, lists.present.packed, from)};
-      const std::uint32_t units = list.is_unusual() ? 0 : list.usual_count();
-      std::uint32_t unit = 0;
-      if (lane < units) unit = reinterpret_cast<const std::uint16_t*>(shared + list.place())[lane];
-      bool unusual = false;
-      column.entries[s] = device::make_patch_entry(unit, units, lane, params.exception_base, unusual);
-      column.packed[s] = unusual || list.is_unusual() ? list.packed : 0;
-    }
-    return column;
+  __device__ Tile prepare(std::uint32_t s, std::uint32_t in_chunk) const {
+    const std::uint32_t from = s * Traits::kChunkColumns + in_chunk;
+    const device::ExceptionList list{0, __shfl_sync(device::kAllLanes, lists.present.packed, from)};
+    const std::uint32_t units = list.is_unusual() ? 0 : list.usual_count();
+    // Also where there is none: any place in shared memory will do.
+    const std::uint32_t unit = reinterpret_cast<const std::uint16_t*>(shared + list.place())[lane];
+    bool unusual = false;
+    Tile tile;
+    tile.entry = device::make_patch_entry(unit, units, lane, params.exception_base, unusual);
+    tile.packed = unusual || list.is_unusual() ? list.packed : 0;
+    return tile;
   }
 
-  /// Fills the patches of the helper's tiles in a slot, and arrives.
-  __device__ void store(const Column& column, std::uint32_t in_chunk, bool begins_segment, std::uint32_t slot) const {
-    const std::uint32_t first = slot * Config::kStrips + number * kStrips;
+  /// Fills the patches of the strips in a slot, and arrives.
+  __device__ void store(const Tile (&early)[kEarly], std::uint32_t in_chunk, bool begins_segment,
+                        std::uint32_t slot) const {
+    const std::uint32_t first = slot * Config::kStrips + strips.first;
     auto* patches = reinterpret_cast<device::TilePatch*>(shared + Map::kPatches) + first;
     auto* tile_lists = reinterpret_cast<device::ExceptionList*>(shared + Map::kLists) + first;
+    auto* nowhere = reinterpret_cast<std::uint8_t*>(shared + Map::kNowhere);
     UNWEIGHT_UNROLL
-    for (std::uint32_t s = 0; s < kStrips; ++s) {
-      patches[s].selectors[lane] =
-          make_uint4(device::kNoException, device::kNoException, device::kNoException, device::kNoException);
-      if (lane == 0) tile_lists[s].packed = column.packed[s];
+    for (std::uint32_t s = 0; s < kMost; ++s) {
+      if (s < strips.count) patches[s].clear(lane);
     }
     __syncwarp();
+    std::uint32_t packed[kMost], unusual = 0;
     UNWEIGHT_UNROLL
-    for (std::uint32_t s = 0; s < kStrips; ++s) {
-      column.entries[s].write(patches[s]);
-      if (column.packed[s] != 0) store_unusual(column.packed[s], s, in_chunk, patches[s], tile_lists[s]);
+    for (std::uint32_t s = 0; s < kMost; ++s) {
+      const Tile tile = s < kEarly ? early[s % kEarly] : prepare(s, in_chunk);
+      packed[s] = tile.packed;
+      if (s >= strips.count) continue;
+      tile.entry.write(patches[s], nowhere);
+      if (lane == 0) tile_lists[s].packed = tile.packed;
+      unusual |= tile.packed;
     }
+    if (__builtin_expect(unusual != 0, 0)) store_unusual(packed, in_chunk, patches, tile_lists);
     if (begins_segment) {
-      std::byte* rows = shared + Map::kRows + slot * Traits::kRowBytes + number * kStrips * format::kTileRows;
+      std::byte* rows = shared + Map::kRows + slot * Traits::kRowBytes + strips.first * format::kTileRows;
       UNWEIGHT_UNROLL
-      for (std::uint32_t i = 0; i < kStrips / 2; ++i) {
-        rows[i * device::kLanes + lane] = static_cast<std::byte>(row_palettes >> 8 * i & 0xff);
+      for (std::uint32_t i = 0; i < kRowTurns; ++i) {
+        const std::uint32_t row = i * device::kLanes + lane;
+        if (row < strips.count * format::kTileRows) rows[row] = static_cast<std::byte>(row_palettes >> 8 * i & 0xff);
       }
     }
     this->arrive(this->full(slot));
   }
 
-  /// A list that whoever decodes the tile reads itself, from global memory; or a tile outside the matrix, whose exponents
+  /// Lists that whoever decodes the tile reads itself, from global memory; and tiles outside the matrix, whose exponents
   /// are made 0, as sign and mantissa are.
-  __device__ void store_unusual(std::uint32_t packed, std::uint32_t strip, std::uint32_t in_chunk,
-                                device::TilePatch& patch, device::ExceptionList& list) const {
-    const device::ExceptionList found{
-        __shfl_sync(device::kAllLanes, lists.present.begin, strip * Traits::kChunkColumns + in_chunk), packed};
-    if (found.is_absent()) {
-      patch.selectors[lane] = make_uint4(device::kAllFirstException, device::kAllFirstException,
-                                         device::kAllFirstException, device::kAllFirstException);
-      patch.exceptions[lane] = make_uint2(0, 0);
-    }
-    if (lane == 0) {
-      list = found.is_absent() ? device::ExceptionList{} : device::ExceptionList::make(found.begin, found.count(), 0);
+  __device__ void store_unusual(const std::uint32_t (&packed)[kMost], std::uint32_t in_chunk,
+                                device::TilePatch* patches, device::ExceptionList* tile_lists) const {
+    UNWEIGHT_UNROLL
+    for (std::uint32_t s = 0; s < kMost; ++s) {
+      const device::ExceptionList list{
+          __shfl_sync(device::kAllLanes, lists.present.begin, s * Traits::kChunkColumns + in_chunk), packed[s]};
+      if (s >= strips.count || list.packed == 0) continue;
+      if (list.is_absent()) patches[s].erase(lane);
+      if (lane == 0) {
+        tile_lists[s] = list.is_absent() ? device::ExceptionList{} : device::ExceptionList::make(list.begin, list.count(), 0);
+      }
     }
   }
 
   __device__ void ask_palettes(std::uint32_t first_strip) {
-    const std::uint32_t first_row = (first_strip + number * kStrips) * format::kTileRows;
+    const std::uint32_t first_row = (first_strip + strips.first) * format::kTileRows;
     row_palettes = 0;
     UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < kStrips / 2; ++i) {
-      const std::uint32_t row = first_row + i * device::kLanes + lane;
-      if (row < params.strips * format::kTileRows) row_palettes |= std::uint32_t{params.row_palettes[row]} << 8 * i;
+    for (std::uint32_t i = 0; i < kRowTurns; ++i) {
+      const std::uint32_t row = i * device::kLanes + lane;
+      if (row < strips.count * format::kTileRows && first_row + row < params.strips * format::kTileRows) {
+        row_palettes |= std::uint32_t{params.row_palettes[first_row + row]} << 8 * i;
+      }
     }
   }
 
-  // ---- requests -----------------------------------------------------------------------------------------------------
+  /// Before the block's threads meet.
+  __device__ void begin_work() {
+    if constexpr (!Config::kRaw) lists.begin(Schedule(params.deal, Block::pair()));  // the shared one is not there yet
+  }
+
+  __device__ void run() {
+    if constexpr (!Config::kRaw) {
+      RingPlace place{0, 1};
+      for (std::uint32_t n = 0;; ++n) {
+        const Segment segment = this->schedule.segment(n);
+        if (!segment.exists()) break;
+        ask_palettes(this->locate(segment.item).first_strip);
+        const std::uint32_t columns = (segment.end - segment.begin) * Traits::kStageColumns;
+        std::uint32_t in_chunk = Traits::kChunkColumns;
+        UNWEIGHT_NO_UNROLL
+        for (std::uint32_t column = 0; column < columns; ++column, ++in_chunk) {
+          if (in_chunk == Traits::kChunkColumns) {
+            in_chunk = 0;
+            lists.advance(this->schedule);
+          }
+          Tile early[kEarly];
+          UNWEIGHT_UNROLL
+          for (std::uint32_t s = 0; s < kEarly; ++s) early[s] = prepare(s, in_chunk);
+          ptx::barrier_wait(this->empty(place.slot), place.parity);
+          store(early, in_chunk, column == 0, place.slot);
+          place.advance(1, Traits::kSlots);
+        }
+      }
+      ptx::wait_for_async_copies();
+    }
+  }
+};
+
+/// Requests tiles and X. One warp, that does nothing else: who waits for X waits for the other block of the pair.
+template <class Config>
+struct LargeBatchRequester : LargeBatchBlock<Config> {
+  using Block = LargeBatchBlock<Config>;
+  using Traits = LargeBatchTraits<Config>;
+  using Map = LargeBatchMap<Config>;
+  using Block::params, Block::lane, Block::base, Block::shared;
 
   /// By one lane: tiles of a column.
   __device__ void request_weights(std::uint32_t first_strip, std::uint32_t column, std::uint32_t slot) const {
@@ -232,8 +289,6 @@ struct LargeBatchHelper : LargeBatchBlock<Config> {
     }
   }
 
-  // ---- the warp's work ----------------------------------------------------------------------------------------------
-
   /// Columns of W that are requested before the block's threads have met.
   [[nodiscard]] __device__ std::uint32_t columns_requested_first() const {
     const Segment first = Schedule::first_segment(params.deal, Block::pair());
@@ -241,8 +296,8 @@ struct LargeBatchHelper : LargeBatchBlock<Config> {
   }
 
   /// Before the block's threads meet.
-  __device__ void begin_work() {
-    if (number == kTilesOfWeights && lane == 0) {
+  __device__ void begin_work() const {
+    if (lane == 0) {
       this->init_barriers();
       const Segment first = Schedule::first_segment(params.deal, Block::pair());
       const std::uint32_t strip = this->locate(first.item).first_strip;
@@ -251,12 +306,10 @@ struct LargeBatchHelper : LargeBatchBlock<Config> {
       }
     }
     __syncwarp();
-    if constexpr (!Config::kRaw) lists.begin(Schedule(params.deal, Block::pair()));  // the shared one is not there yet
   }
 
-  __device__ void run() {
-    if (Config::kRaw && number > kTilesOfX) return;
-    if (number == kTilesOfX) ptx::wait_for_previous_grids();
+  __device__ void run() const {
+    ptx::wait_for_previous_grids();
     const std::uint32_t requested = columns_requested_first();
     RingPlace place{0, 1};
     std::uint32_t count = 0;
@@ -264,33 +317,17 @@ struct LargeBatchHelper : LargeBatchBlock<Config> {
       const Segment segment = this->schedule.segment(n);
       if (!segment.exists()) break;
       const auto item = this->locate(segment.item);
-      if constexpr (!Config::kRaw) ask_palettes(item.first_strip);
       const std::uint32_t begin = segment.begin * Traits::kStageColumns, end = segment.end * Traits::kStageColumns;
-      std::uint32_t in_chunk = Traits::kChunkColumns - 1;
       UNWEIGHT_NO_UNROLL
       for (std::uint32_t column = begin; column < end; ++column, ++count) {
-        [[maybe_unused]] Column prepared;
-        if constexpr (!Config::kRaw) {
-          if (++in_chunk == Traits::kChunkColumns || column == begin) {
-            in_chunk = 0;
-            lists.advance(this->schedule);
-          }
-          prepared = prepare(in_chunk);
-        }
-        // Not by one that does not arrive there: while it is late two phases could pass, and it would wait for ever.
-        if (!Config::kRaw || number == kTilesOfWeights) ptx::barrier_wait(this->empty(place.slot), place.parity);
-        if (number == kTilesOfWeights && lane == 0 && count >= requested) {
-          request_weights(item.first_strip, column, place.slot);
-        }
-        if constexpr (!Config::kRaw) store(prepared, in_chunk, column == begin, place.slot);
-        if (number == kTilesOfX) {
-          ptx::barrier_wait(this->x_empty(place.slot), place.parity);
-          request_x(item.first_token, column, place.slot);
-        }
+        ptx::barrier_wait(this->empty(place.slot), place.parity);
+        if (lane == 0 && count >= requested) request_weights(item.first_strip, column, place.slot);
+        ptx::barrier_wait(this->x_empty(place.slot), place.parity);
+        request_x(item.first_token, column, place.slot);
+        __syncwarp();  // lanes that were left behind could miss a phase, and would wait for ever
         place.advance(1, Traits::kSlots);
       }
     }
-    if constexpr (!Config::kRaw) ptx::wait_for_async_copies();
   }
 };
 

@@ -24,18 +24,29 @@ namespace unweight::device {
 /// Exceptions that a lane has room for in each half of a tile.
 inline constexpr std::uint32_t kPatchRoom = 4;
 
-/// In shared memory, aligned to 16.
+/// In shared memory, aligned to 16. In the order of positions, so that a value's place needs no arithmetic.
 struct TilePatch {
-  /// Of a lane: where its 32 values' exponents come from, 4 bits a value in their order. 0 to 3: the look-up's byte,
-  /// 4 to 7: the exception of that number less 4.
-  uint4 selectors[kLanes];
-  /// Of a lane: rotated exponents of its exceptions in the first and in the second half, a byte each.
-  uint2 exceptions[kLanes];
+  /// Of a half's 16 values of a lane: where their exponents come from, 4 bits a value. 0 to 3: the look-up's byte, 4 to 7:
+  /// the exception of that number less 4.
+  uint2 selectors[2][kLanes];
+  /// Rotated exponents of a lane's exceptions in a half, a byte each.
+  std::uint32_t exceptions[2][kLanes];
+
+  /// By a warp: no exceptions.
+  __device__ void clear(std::uint32_t lane) { fill(lane, 0x32103210U); }
+  /// By a warp: all exponents are 0.
+  __device__ void erase(std::uint32_t lane) {
+    fill(lane, 0x44444444U);
+    exceptions[0][lane] = exceptions[1][lane] = 0;
+  }
+
+ private:
+  __device__ void fill(std::uint32_t lane, std::uint32_t eight_selectors) {
+    reinterpret_cast<uint4*>(selectors)[lane] =
+        make_uint4(eight_selectors, eight_selectors, eight_selectors, eight_selectors);
+  }
 };
 static_assert(sizeof(TilePatch) == 768);
-
-inline constexpr std::uint32_t kNoException = 0x32103210U;      ///< selectors of eight values as they were looked up
-inline constexpr std::uint32_t kAllFirstException = 0x44444444U;  ///< all of them the first exception
 
 /// A lane's part.
 struct LanePatch {
@@ -43,9 +54,8 @@ struct LanePatch {
   std::uint32_t exceptions[2];
 
   static UNWEIGHT_HOST_DEVICE LanePatch of(const TilePatch& patch, std::uint32_t lane) {
-    const uint4 s = patch.selectors[lane];
-    const uint2 e = patch.exceptions[lane];
-    return {{s.x, s.y, s.z, s.w}, {e.x, e.y}};
+    const uint2 low = patch.selectors[0][lane], high = patch.selectors[1][lane];
+    return {{low.x, low.y, high.x, high.y}, {patch.exceptions[0][lane], patch.exceptions[1][lane]}};
   }
 
   /// The exponents of a group.
@@ -54,19 +64,19 @@ struct LanePatch {
   }
 };
 
-/// What a lane writes for its unit of a list of up to 32: a byte of the selectors, an exponent. Few registers, since a
-/// warp has it ready before there is room for it.
+/// What a lane writes for its unit of a list of up to 32: a byte of the selectors, an exponent. No branches: what is not
+/// to be written goes to a place where it does no harm.
 struct PatchEntry {
-  std::uint32_t places;  ///< bytes from the patch's begin: of the selectors' byte; above kHalf of the exponent
-  std::uint32_t values;  ///< likewise
+  std::uint32_t selector_at, exponent_at;  ///< bytes from the patch's begin
+  std::uint32_t selector, exponent;        ///< lowest byte
+  bool has_selector;                       ///< otherwise another lane writes the byte, for a value that shares it
   bool has_exponent;
-  bool has_selector;  ///< otherwise another lane's unit is of the same byte, and that lane writes it
-  static constexpr std::uint32_t kHalf = 16;
 
-  __device__ void write(TilePatch& patch) const {
+  /// @param nowhere  a byte that nobody reads
+  __device__ void write(TilePatch& patch, std::uint8_t* nowhere) const {
     auto* bytes = reinterpret_cast<std::uint8_t*>(&patch);
-    if (has_exponent) bytes[places >> kHalf] = static_cast<std::uint8_t>(values >> kHalf);
-    if (has_selector) bytes[places & 0xffffU] = static_cast<std::uint8_t>(values);
+    *(has_exponent ? bytes + exponent_at : nowhere) = static_cast<std::uint8_t>(exponent);
+    *(has_selector ? bytes + selector_at : nowhere) = static_cast<std::uint8_t>(selector);
   }
 };
 
@@ -79,27 +89,26 @@ struct PatchEntry {
 __device__ inline PatchEntry make_patch_entry(std::uint32_t unit, std::uint32_t count, std::uint32_t lane,
                                               std::uint8_t base, bool& unusual) {
   constexpr std::uint32_t kExceptionsAt = static_cast<std::uint32_t>(sizeof(TilePatch::selectors));
-  constexpr std::uint32_t kNowhere = 0xffffU, kHalfBits = 4;  // a lane's values in a half are neighbours
   const bool exists = lane < count;
-  const std::uint32_t position = exists ? unit & (format::kTileValues - 1) : kNowhere, owner = position >> kHalfBits;
-  const std::uint32_t before = __shfl_up_sync(kAllLanes, position, 1), previous = lane == 0 ? kNowhere : before;
-  // Among the owner's exceptions of this half, which are neighbours: the lanes since its first.
-  const std::uint32_t firsts = __ballot_sync(kAllLanes, lane == 0 || previous >> kHalfBits != owner);
+  const std::uint32_t position = unit & (format::kTileValues - 1);
+  const std::uint32_t change = position ^ __shfl_up_sync(kAllLanes, position, 1);  // from the entry before
+  // Among the exceptions of a lane's half, which are neighbours: the entries since its first.
+  const std::uint32_t firsts = __ballot_sync(kAllLanes, change > 15) | 1;
   const std::uint32_t rank = lane - highest_one(firsts & ((2U << lane) - 1));
-  // Two values share a byte of selectors. If both are exceptions their lanes are neighbours, too.
-  const bool odd = (position & 1) != 0, with_previous = odd && previous + 1 == position;
-  const bool with_next = (__ballot_sync(kAllLanes, with_previous) >> 1 >> lane & 1) != 0;
-  const std::uint32_t index = unit >> 10, exponent = index == 0 ? 0 : index + base;
+  // Two values share a byte of selectors. If both are exceptions their entries are neighbours, too.
+  const bool with_previous = change == 1;
+  const std::uint32_t pairs = __ballot_sync(kAllLanes, with_previous && exists);
+  const std::uint32_t index = unit >> 10, value = index == 0 ? 0 : index + base;
   unusual = __any_sync(kAllLanes, exists && (rank >= kPatchRoom || index == format::kExtendedIndex)) != 0;
-  const std::uint32_t mine = 4 + rank, neighbour = with_next ? mine + 1 : (position & 3) ^ 1;
-  const std::uint32_t lane_of = owner & 31, half = position >> 9 & 1;
+  const std::uint32_t mine = 4 + rank, neighbour = (pairs & 2U << lane) != 0 ? mine + 1 : (position & 3) ^ 1;
+  const std::uint32_t shift = 4 * (position & 1);
   PatchEntry entry;
   entry.has_exponent = exists && !unusual;
   entry.has_selector = entry.has_exponent && !with_previous;
-  entry.places = lane_of * (16 | 8U << PatchEntry::kHalf) + half * (8 | 4U << PatchEntry::kHalf) +
-                 (position >> 1 & 7) + ((kExceptionsAt + (rank & 3)) << PatchEntry::kHalf);
-  entry.values = (odd ? neighbour | mine << 4 : mine | neighbour << 4) |
-                 (exponent >> 1 | exponent << 7) << PatchEntry::kHalf;
+  entry.selector_at = position >> 1;
+  entry.exponent_at = kExceptionsAt + (position >> 2 & ~3U) + (rank & 3);
+  entry.selector = mine << shift | neighbour << (shift ^ 4);
+  entry.exponent = value * 0x101 >> 1;  // rotated
   return entry;
 }
 

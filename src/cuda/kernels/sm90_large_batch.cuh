@@ -17,10 +17,9 @@
 // half of the tokens of X to both. Few items are given to clusters of several pairs, which divide K; see schedule.cuh. A
 // *column* is a block's tiles of the same 64 columns of W. One block a multiprocessor, three warpgroups:
 //
-//   4 helper warps        each: places and units of exceptions from memory, three columns ahead   --->  rings of slots:
-//                               patches of a quarter of the column's tiles                              tiles, patches
-//                         the first: a tensor copy of the column's tiles                          --->
-//                         the second: a tensor copy of X, half the tokens, to both blocks         --->  X
+//   1 requester           tensor copies of a column's tiles; of X, half the tokens, to both blocks  ---> rings of slots
+//   3 patchers            lists of exceptions to shared memory, a chunk of columns ahead; from them
+//                         patches for a third of the column's tiles each                        --->
 //
 //   2 x 4 consumer warps  two tiles in turns, each of 16 rows in a warp's registers:
 //                           codes -> exponents by PRMT; patch them by PRMT; join with sign+mantissa: the A operand
@@ -59,15 +58,18 @@ __global__ void __launch_bounds__(LargeBatchTraits<Config>::kThreads, 1)
   const LargeBatchBlock<Config> block{params, x_map, w_map, schedule, shared, ptx::shared_address(shared), lane,
                                       blockIdx.x / Traits::kSharers % params.deal.parts};
   ptx::launch_dependents();
-  const bool consumes = warp < Traits::kConsumers;
+  const bool consumes = warp < Traits::kConsumers, requests = warp == Traits::kConsumers;
   LargeBatchConsumer<Config> consumer{block};
-  LargeBatchHelper<Config> helper(block, warp - Traits::kConsumers);
+  LargeBatchPatcher<Config> patcher(block, warp - Traits::kConsumers - 1);
+  const LargeBatchRequester<Config> requester{block};
   // Every part begins with what it can do before all have met.
   if (threadIdx.x == 0) schedule = Schedule(params.deal, block.pair());
   if (consumes) {
     consumer.begin_work();
+  } else if (requests) {
+    requester.begin_work();
   } else {
-    helper.begin_work();
+    patcher.begin_work();
   }
   __syncthreads();
   block.meet_cluster();  // barriers are set up
@@ -76,7 +78,11 @@ __global__ void __launch_bounds__(LargeBatchTraits<Config>::kThreads, 1)
     consumer.run();
   } else {
     ptx::give_registers<Traits::kHelperRegisters>();
-    helper.run();
+    if (requests) {
+      requester.run();
+    } else {
+      patcher.run();
+    }
     if (params.deal.by_clusters()) block.meet_cluster();  // as consumers do before they exchange sums
   }
   block.meet_cluster();  // others may still arrive at this block's barriers
