@@ -61,12 +61,6 @@ T __shfl_down_sync(std::uint32_t mask, T value, std::uint32_t distance) {
   return __shfl_sync(mask, value, lane + distance < unweight::emulation::kWarpLanes ? lane + distance : lane);
 }
 
-template <class T>
-T __shfl_up_sync(std::uint32_t mask, T value, std::uint32_t distance) {
-  const std::uint32_t lane = threadIdx.x % unweight::emulation::kWarpLanes;
-  return __shfl_sync(mask, value, lane >= distance ? lane - distance : lane);
-}
-
 inline std::uint32_t __ballot_sync(std::uint32_t, bool value) {
   const std::byte* all = unweight::emulation::exchange(&value, sizeof value);
   std::uint32_t result = 0;

@@ -4,7 +4,6 @@
 // the CPU bit for bit as on the device.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <format/layout.hpp>
@@ -61,15 +60,6 @@ UNWEIGHT_HOST_DEVICE inline std::uint32_t logic3(std::uint32_t a, std::uint32_t 
 UNWEIGHT_HOST_DEVICE inline std::uint32_t select_bits(std::uint32_t mask, std::uint32_t if_set,
                                                       std::uint32_t if_clear) {
   return logic3<(0xf0 & 0xcc) | (~0xf0 & 0xaa)>(mask, if_set, if_clear);
-}
-
-/// Number of the highest bit that is set; there is one.
-UNWEIGHT_HOST_DEVICE inline std::uint32_t highest_one(std::uint32_t word) {
-#if defined(__CUDA_ARCH__)
-  return 31 - static_cast<std::uint32_t>(__clz(static_cast<int>(word)));
-#else
-  return 31 - static_cast<std::uint32_t>(std::countl_zero(word));
-#endif
 }
 
 /// Exact.

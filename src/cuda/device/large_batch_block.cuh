@@ -14,7 +14,6 @@
 #include <cuda/device/ring.cuh>
 #include <cuda/device/schedule.cuh>
 #include <cuda/device/tile_decode.cuh>
-#include <cuda/device/tile_patch.cuh>
 #include <cuda/ptx/barrier.cuh>
 #include <cuda/ptx/cluster.cuh>
 #include <format/layout.hpp>
@@ -39,7 +38,7 @@ template <class Config>
 struct LargeBatchTraits {
   static constexpr std::uint32_t kWarpgroupThreads = 4 * device::kLanes;
   static constexpr std::uint32_t kConsumers = 8;  ///< warps; two warpgroups
-  static constexpr std::uint32_t kPatchers = 3;   ///< warps of the third; the fourth requests tiles and X
+  static constexpr std::uint32_t kListers = 3;    ///< warps of the third, that bring lists; the fourth requests tiles and X
   static constexpr std::uint32_t kConsumerThreads = kConsumers * device::kLanes;
   static constexpr std::uint32_t kThreads = kConsumerThreads + kWarpgroupThreads;
   /// Blocks that get X together, a pair.
@@ -48,31 +47,27 @@ struct LargeBatchTraits {
   /// Tiles that a warp has of a column of tiles along K; 64 rows each for its warpgroup.
   static constexpr std::uint32_t kRowTiles = Config::kStrips / kConsumers;
   /// Of a thread, once moved.
-  static constexpr std::uint32_t kHelperRegisters = 80;
-  static constexpr std::uint32_t kConsumerRegisters = 208;
+  static constexpr std::uint32_t kHelperRegisters = 72;
+  static constexpr std::uint32_t kConsumerRegisters = 216;
   static constexpr std::uint32_t kBlockRows = Config::kStrips * format::kTileRows;
   /// The unit of the schedule, so that a warp has two tiles in it, which take turns with its two sets of operands.
   static constexpr std::uint32_t kStageColumns = 2 / kRowTiles;
 
-  // A slot: a column of the block's tiles along K, what goes with it, and X of that column, which stays there longer.
+  // A slot: a column of the block's tiles along K and, for longer, X of that column.
   static constexpr std::uint32_t kTileStride = Config::kRaw ? kRawTileBytes : format::kTileBytes;
   static constexpr std::uint32_t kWeightBytes = Config::kStrips * kTileStride;
-  static constexpr std::uint32_t kPatchBytes = Config::kRaw ? 0 : Config::kStrips * sizeof(device::TilePatch);
-  static constexpr std::uint32_t kListBytes = Config::kRaw ? 0 : Config::kStrips * sizeof(device::ExceptionList);
-  static constexpr std::uint32_t kRowBytes = Config::kRaw ? 0 : kBlockRows;  ///< numbers of the rows' palettes
-
   static constexpr std::uint32_t kXBytes = 2 * format::kTileCols * kTokens;
   static constexpr std::uint32_t kSlots = kRowTiles * kTokens == 256 ? 4 : 6;
 
-  // Exceptions on their way to patches: of each strip two chunks of so many columns, with so much room.
-  static constexpr std::uint32_t kChunkColumns = kRowTiles == 1 ? 8 : 4;
-  static constexpr std::uint32_t kChunkBytes = kRowTiles == 1 ? 512 : 224;
-  static constexpr std::uint32_t kUnitBytes = Config::kRaw ? 0 : 2 * Config::kStrips * kChunkBytes;
+  /// Two chunks of columns: where their tiles' exceptions lie, and these themselves, with so much room for a strip.
+  static constexpr std::uint32_t kChunks = 2, kChunkColumns = kRowTiles == 1 ? 8 : 4;
+  static constexpr std::uint32_t kStripListBytes = kChunkColumns * 64;
 
   /// Of a warp, for what its lanes have read or written.
   static constexpr std::uint32_t kWarpArrivals = kForRacecheck ? device::kLanes : 1;
-  static constexpr std::uint32_t kFullArrivals = 1 + (Config::kRaw ? 0 : kPatchers * kWarpArrivals);
   static constexpr std::uint32_t kEmptyArrivals = kConsumers * kWarpArrivals;
+  /// Of the listers: their lanes', when copies have come, and their warps'.
+  static constexpr std::uint32_t kChunkArrivals = kListers * (device::kLanes + kWarpArrivals);
 
   /// Tokens whose sums are written, or sent, at a time: a group, 4 sums of 4 tiles of tokens a thread.
   static constexpr std::uint32_t kGroupTokens = 32, kGroupTiles = kGroupTokens / 8;
@@ -105,6 +100,15 @@ struct LargeBatchTraits {
   static_assert(most_received_bytes() <= kSlots * (kXBytes + kWeightBytes), "sums from all parts lie where X and tiles were");
 };
 
+/// What the listers say about a chunk.
+template <class Config>
+struct LargeBatchChunk {
+  using Traits = LargeBatchTraits<Config>;
+  device::ExceptionList lists[Config::kStrips][Traits::kChunkColumns];
+  std::uint8_t row_palettes[Traits::kBlockRows];  ///< where a segment begins
+  alignas(16) std::byte units[Config::kStrips][Traits::kStripListBytes];
+};
+
 /// Offsets in dynamic shared memory, from a base that is a multiple of 1024.
 template <class Config>
 struct LargeBatchMap {
@@ -112,23 +116,26 @@ struct LargeBatchMap {
   static constexpr std::uint32_t kX = 0;
   static constexpr std::uint32_t kReceived = kX;  ///< from other parts, when the rings are not needed any more
   static constexpr std::uint32_t kWeights = kX + Traits::kSlots * Traits::kXBytes;
-  static constexpr std::uint32_t kStaging = kWeights + Traits::kSlots * Traits::kWeightBytes;
-  static constexpr std::uint32_t kPatches = kStaging + Traits::kConsumers * Traits::kStagingBytes;
-  static constexpr std::uint32_t kPalettes = kPatches + Traits::kSlots * Traits::kPatchBytes;
-  static constexpr std::uint32_t kLists =
+  /// A warp's own 1 KiB: exponents of its tile, and at an item's end a part of Y.
+  static constexpr std::uint32_t kOwn = kWeights + Traits::kSlots * Traits::kWeightBytes;
+  static constexpr std::uint32_t kOwnBytes = format::kTileValues;
+  static constexpr std::uint32_t kChunks = kOwn + Traits::kConsumers * kOwnBytes;
+  static constexpr std::uint32_t kChunkBytes = Config::kRaw ? 0 : std::uint32_t{sizeof(LargeBatchChunk<Config>)};
+  static constexpr std::uint32_t kPalettes = kChunks + Traits::kChunks * kChunkBytes;
+  static constexpr std::uint32_t kFull =
       kPalettes + (Config::kRaw ? 0 : format::kMaxPalettes * format::kPaletteSize);
-  static constexpr std::uint32_t kRows = kLists + Traits::kSlots * Traits::kListBytes;
-  static constexpr std::uint32_t kUnits = kRows + Traits::kSlots * Traits::kRowBytes;
-  static constexpr std::uint32_t kNowhere = kUnits + Traits::kUnitBytes;  ///< nobody reads it
-  static constexpr std::uint32_t kFull = kNowhere + 8;
   static constexpr std::uint32_t kEmpty = kFull + 8 * Traits::kSlots;
   static constexpr std::uint32_t kXFull = kEmpty + 8 * Traits::kSlots;
   static constexpr std::uint32_t kXEmpty = kXFull + 8 * Traits::kSlots;
-  static constexpr std::uint32_t kAllReceived = kXEmpty + 8 * Traits::kSlots;
+  static constexpr std::uint32_t kChunkFull = kXEmpty + 8 * Traits::kSlots;
+  static constexpr std::uint32_t kChunkEmpty = kChunkFull + 8 * Traits::kChunks;
+  static constexpr std::uint32_t kAllReceived = kChunkEmpty + 8 * Traits::kChunks;
   static constexpr std::uint32_t kSchedule = kAllReceived + 8;
   static constexpr std::uint32_t kBytes = kSchedule + static_cast<std::uint32_t>(sizeof(Schedule));
-  static_assert(kWeights % 1024 == 0 && kStaging % 1024 == 0 && kPatches % 16 == 0 && kUnits % 16 == 0,
+  static_assert(Traits::kStagingBytes <= kOwnBytes);
+  static_assert(kWeights % 1024 == 0 && (!Config::kRaw || Traits::kWeightBytes % 1024 == 0),
                 "tensor copies swizzle 1 KiB at a time");
+  static_assert(kOwn % 128 == 0 && kChunks % 16 == 0 && kChunkBytes % 16 == 0);
   static_assert(kBytes <= 232448, "what a block may use on compute capability 9.0");
 };
 
@@ -154,6 +161,15 @@ struct LargeBatchBlock {
   [[nodiscard]] __device__ std::uint32_t empty(std::uint32_t slot) const { return base + Map::kEmpty + 8 * slot; }
   [[nodiscard]] __device__ std::uint32_t x_full(std::uint32_t slot) const { return base + Map::kXFull + 8 * slot; }
   [[nodiscard]] __device__ std::uint32_t x_empty(std::uint32_t slot) const { return base + Map::kXEmpty + 8 * slot; }
+  [[nodiscard]] __device__ std::uint32_t chunk_full(std::uint32_t slot) const {
+    return base + Map::kChunkFull + 8 * slot;
+  }
+  [[nodiscard]] __device__ std::uint32_t chunk_empty(std::uint32_t slot) const {
+    return base + Map::kChunkEmpty + 8 * slot;
+  }
+  [[nodiscard]] __device__ LargeBatchChunk<Config>& chunk(std::uint32_t slot) const {
+    return reinterpret_cast<LargeBatchChunk<Config>*>(shared + Map::kChunks)[slot];
+  }
   /// All groups of sums that this part finishes have come.
   [[nodiscard]] __device__ std::uint32_t all_received() const { return base + Map::kAllReceived; }
 
@@ -181,10 +197,15 @@ struct LargeBatchBlock {
   __device__ void init_barriers() const {
     UNWEIGHT_NO_UNROLL
     for (std::uint32_t slot = 0; slot < Traits::kSlots; ++slot) {
-      ptx::barrier_init(full(slot), Traits::kFullArrivals);
+      ptx::barrier_init(full(slot), 1);
       ptx::barrier_init(empty(slot), Traits::kEmptyArrivals);
       ptx::barrier_init(x_full(slot), params.x_by_tensor_copy ? 1 : Traits::kWarpArrivals);
       ptx::barrier_init(x_empty(slot), Traits::kSharers * Traits::kEmptyArrivals);
+    }
+    UNWEIGHT_NO_UNROLL
+    for (std::uint32_t slot = 0; slot < Traits::kChunks; ++slot) {
+      ptx::barrier_init(chunk_full(slot), Traits::kChunkArrivals);
+      ptx::barrier_init(chunk_empty(slot), Traits::kEmptyArrivals);
     }
     ptx::barrier_init(all_received(), 1);
     ptx::fence_barrier_init();

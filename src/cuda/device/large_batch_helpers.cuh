@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The warps of kernels/sm90_large_batch.cuh that do not multiply: one requests tiles and X, three prepare exceptions.
+// The warps of kernels/sm90_large_batch.cuh that do not multiply: one requests tiles and X, three bring exceptions.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,6 @@
 #include <cuda/device/activation_tiles.cuh>
 #include <cuda/device/exception_list.cuh>
 #include <cuda/device/large_batch_block.cuh>
-#include <cuda/device/tile_patch.cuh>
 #include <cuda/ptx/barrier.cuh>
 #include <cuda/ptx/copy.cuh>
 #include <cuda/ptx/grid.cuh>
@@ -17,237 +16,105 @@
 
 namespace unweight::sm90 {
 
-/// Strips of a block whose exceptions one of three warps prepares.
+/// Brings the exceptions of a third of the strips, and says where they lie. One of three warps.
+///
+/// Where lists lie is a table in global memory: two latencies for a *chunk* of neighbouring columns. So a chunk is copied
+/// while the one before it is in use, and its places are asked for before that. A lane has the list of one tile.
 template <class Config>
-struct PatcherStrips {
-  using Traits = LargeBatchTraits<Config>;
-  static constexpr std::uint32_t kMost = (Config::kStrips + Traits::kPatchers - 1) / Traits::kPatchers;
-  std::uint32_t first, count;
-
-  explicit __device__ PatcherStrips(std::uint32_t patcher)
-      : first(patcher * Config::kStrips / Traits::kPatchers),
-        count((patcher + 1) * Config::kStrips / Traits::kPatchers - first) {}
-};
-
-/// Brings the exceptions of a patcher's strips to shared memory. Where they lie is a table in global memory: two
-/// latencies, so a *chunk* of neighbouring columns is asked for two chunks ahead. A lane has the list of one tile, strip
-/// by strip.
-template <class Config>
-struct LargeBatchLists : LargeBatchBlock<Config> {
+struct LargeBatchLister : LargeBatchBlock<Config> {
   using Block = LargeBatchBlock<Config>;
   using Traits = LargeBatchTraits<Config>;
   using Map = LargeBatchMap<Config>;
   using Columns = LargeBatchColumns<Config>;
-  using Strips = PatcherStrips<Config>;
+  using Chunk = LargeBatchChunk<Config>;
   using Block::params, Block::lane;
-  static constexpr std::uint32_t kChunkColumns = Traits::kChunkColumns;
-  static_assert(Strips::kMost * kChunkColumns <= device::kLanes && Traits::kChunkBytes <= 16 * device::kLanes);
+  static constexpr std::uint32_t kColumns = Traits::kChunkColumns;
+  static constexpr std::uint32_t kMostStrips = (Config::kStrips + Traits::kListers - 1) / Traits::kListers;
+  static_assert(kMostStrips * kColumns <= device::kLanes && Traits::kStripListBytes <= 16 * device::kLanes);
 
-  Strips strips;
-  Columns asked;              ///< where the chunk begins that `coming` is of
-  std::uint32_t origin = 0;  ///< the patcher's first strip there
+  std::uint32_t first_strip, strips;  ///< of the block's
+  Columns next;                       ///< where the chunk begins that has been asked for
   /// Of the lane's tile and the one after it, on their way from memory: an addition would wait for them.
   struct Starts {
     std::uint32_t segment[2], tile[2];
     bool exists;
-  } coming{};
-  device::ExceptionList following{};  ///< the lane's list of the chunk that is on its way
-  device::ExceptionList present{};    ///< and of this one
-  std::uint32_t buffer = 0;           ///< of two, where the following chunk goes
+  } starts{};
 
-  __device__ LargeBatchLists(const Block& block, const Strips& strips_in, const Columns& first)
-      : Block(block), strips(strips_in), asked(first) {}
+  __device__ LargeBatchLister(const Block& block, std::uint32_t number)
+      : Block(block),
+        first_strip(number * Config::kStrips / Traits::kListers),
+        strips((number + 1) * Config::kStrips / Traits::kListers - first_strip),
+        next(Schedule(params.deal, Block::pair())) {}
 
-  __device__ void begin(const Schedule& whole) {
-    ask();
-    request(whole);
-  }
+  [[nodiscard]] __device__ std::uint32_t own_strip() const { return lane / kColumns; }
+  [[nodiscard]] __device__ std::uint32_t own_column() const { return lane % kColumns; }
 
-  /// To the next chunk.
-  __device__ void advance(const Schedule& whole) {
-    ptx::wait_for_async_copies();
-    __syncwarp();
-    present = following;
-    request(whole);
-  }
-
- private:
   __device__ void ask() {
-    coming = {};
-    if (!asked.exists()) return;
-    if (asked.begins_segment()) origin = this->locate(asked.segment.item).first_strip + strips.first;
-    const std::uint32_t own = lane / kChunkColumns, strip = origin + own;
-    const std::uint32_t column = asked.column + lane % kChunkColumns;
-    if (own >= strips.count || strip >= params.strips) return;
-    coming.exists = column < params.tiles_per_strip;
+    starts = {};
+    if (!next.exists()) return;
+    const std::uint32_t strip = this->locate(next.segment.item).first_strip + first_strip + own_strip();
+    const std::uint32_t column = next.column + own_column();
+    if (own_strip() >= strips || strip >= params.strips) return;
+    starts.exists = column < params.tiles_per_strip;
     UNWEIGHT_UNROLL
     for (std::uint32_t i = 0; i < 2; ++i) {
       const std::uint32_t tile =
           params.first_tile + strip * params.tiles_per_strip + min(column + i, params.tiles_per_strip);
-      coming.segment[i] = params.segment_starts[tile / format::kTilesPerSegment];
-      coming.tile[i] = params.tile_starts[tile];
+      starts.segment[i] = params.segment_starts[tile / format::kTilesPerSegment];
+      starts.tile[i] = params.tile_starts[tile];
     }
   }
 
-  /// Copies the chunk whose starts have come, and asks for those of the one after it.
-  __device__ void request(const Schedule& whole) {
+  /// Copies the chunk whose places have come.
+  __device__ void fill(std::uint32_t slot) const {
     constexpr std::uint32_t kVectorUnits = 8;  // 16 bytes
-    const std::uint32_t begin = coming.segment[0] + coming.tile[0], end = coming.segment[1] + coming.tile[1];
+    Chunk& chunk = this->chunk(slot);
+    const std::uint32_t begin = starts.segment[0] + starts.tile[0], end = starts.segment[1] + starts.tile[1];
     std::uint32_t place = 0;
     UNWEIGHT_UNROLL
-    for (std::uint32_t s = 0; s < Strips::kMost; ++s) {
-      const std::uint32_t first = __shfl_sync(device::kAllLanes, begin, s * kChunkColumns);
-      const std::uint32_t last = __shfl_sync(device::kAllLanes, end, (s + 1) * kChunkColumns - 1);
+    for (std::uint32_t s = 0; s < kMostStrips; ++s) {
+      const std::uint32_t first = __shfl_sync(device::kAllLanes, begin, s * kColumns);
+      const std::uint32_t last = __shfl_sync(device::kAllLanes, end, (s + 1) * kColumns - 1);
       const std::uint32_t aligned = first / kVectorUnits * kVectorUnits;
       const std::uint32_t vectors = (last - aligned + kVectorUnits - 1) / kVectorUnits;
-      const std::uint32_t to = Map::kUnits + (2 * (strips.first + s) + buffer) * Traits::kChunkBytes;
-      if (16 * vectors > Traits::kChunkBytes) continue;  // read from global memory, by those who need them
+      if (16 * vectors > Traits::kStripListBytes) continue;  // read from global memory, by those who need them
+      const std::byte* to = chunk.units[first_strip + s];
       if (lane < vectors) {
-        ptx::copy_async16(this->base + to + 16 * lane, params.exceptions + aligned + std::uint64_t{kVectorUnits} * lane);
+        ptx::copy_async16(ptx::shared_address(to) + 16 * lane,
+                          params.exceptions + aligned + std::uint64_t{kVectorUnits} * lane);
       }
-      if (lane / kChunkColumns == s) place = to + 2 * (begin - aligned);
+      if (own_strip() == s) place = static_cast<std::uint32_t>(to - this->shared) + 2 * (begin - aligned);
     }
-    following = coming.exists ? device::ExceptionList::make(begin, end - begin, place) : device::ExceptionList::absent();
-    buffer ^= 1;
-    asked.advance(whole, kChunkColumns);
-    ask();
-  }
-};
-
-/// Prepares the exceptions of some of the strips. One of three warps.
-template <class Config>
-struct LargeBatchPatcher : LargeBatchBlock<Config> {
-  using Block = LargeBatchBlock<Config>;
-  using Traits = LargeBatchTraits<Config>;
-  using Map = LargeBatchMap<Config>;
-  using Columns = LargeBatchColumns<Config>;
-  using Strips = PatcherStrips<Config>;
-  using Block::params, Block::lane, Block::shared;
-  static constexpr std::uint32_t kMost = Strips::kMost;
-  static constexpr std::uint32_t kRowTurns = (kMost * format::kTileRows + device::kLanes - 1) / device::kLanes;
-
-  Strips strips;
-  LargeBatchLists<Config> lists;
-  std::uint32_t row_palettes = 0;  ///< of rows lane, lane + 32, .. of the strips, a byte each
-
-  __device__ LargeBatchPatcher(const Block& block, std::uint32_t number)
-      : Block(block), strips(number), lists(block, strips, Columns(Schedule(params.deal, Block::pair()))) {}
-
-  /// A tile's exceptions, before there is a slot for them.
-  struct Tile {
-    device::PatchEntry entry;
-    std::uint32_t packed;  ///< of its list; 0: usual
-  };
-  /// As many as there are registers for; the others are prepared when there is a slot.
-  static constexpr std::uint32_t kEarly = 3;
-
-  /// @param s         of the strips
-  /// @param in_chunk  the column's number in its chunk
-  __device__ Tile prepare(std::uint32_t s, std::uint32_t in_chunk) const {
-    const std::uint32_t from = s * Traits::kChunkColumns + in_chunk;
-    const device::ExceptionList list{0, __shfl_sync(device::kAllLanes, lists.present.packed, from)};
-    const std::uint32_t units = list.is_unusual() ? 0 : list.usual_count();
-    // Also where there is none: any place in shared memory will do.
-    const std::uint32_t unit = reinterpret_cast<const std::uint16_t*>(shared + list.place())[lane];
-    bool unusual = false;
-    Tile tile;
-    tile.entry = device::make_patch_entry(unit, units, lane, params.exception_base, unusual);
-    tile.packed = unusual || list.is_unusual() ? list.packed : 0;
-    return tile;
-  }
-
-  /// Fills the patches of the strips in a slot, and arrives.
-  __device__ void store(const Tile (&early)[kEarly], std::uint32_t in_chunk, bool begins_segment,
-                        std::uint32_t slot) const {
-    const std::uint32_t first = slot * Config::kStrips + strips.first;
-    auto* patches = reinterpret_cast<device::TilePatch*>(shared + Map::kPatches) + first;
-    auto* tile_lists = reinterpret_cast<device::ExceptionList*>(shared + Map::kLists) + first;
-    auto* nowhere = reinterpret_cast<std::uint8_t*>(shared + Map::kNowhere);
-    UNWEIGHT_UNROLL
-    for (std::uint32_t s = 0; s < kMost; ++s) {
-      if (s < strips.count) patches[s].clear(lane);
+    if (own_strip() < strips) {
+      chunk.lists[first_strip + own_strip()][own_column()] =
+          starts.exists ? device::ExceptionList::make(begin, end - begin, place) : device::ExceptionList::absent();
     }
-    __syncwarp();
-    std::uint32_t packed[kMost], unusual = 0;
-    UNWEIGHT_UNROLL
-    for (std::uint32_t s = 0; s < kMost; ++s) {
-      const Tile tile = s < kEarly ? early[s % kEarly] : prepare(s, in_chunk);
-      packed[s] = tile.packed;
-      if (s >= strips.count) continue;
-      tile.entry.write(patches[s], nowhere);
-      if (lane == 0) tile_lists[s].packed = tile.packed;
-      unusual |= tile.packed;
-    }
-    if (__builtin_expect(unusual != 0, 0)) store_unusual(packed, in_chunk, patches, tile_lists);
-    if (begins_segment) {
-      std::byte* rows = shared + Map::kRows + slot * Traits::kRowBytes + strips.first * format::kTileRows;
-      UNWEIGHT_UNROLL
-      for (std::uint32_t i = 0; i < kRowTurns; ++i) {
-        const std::uint32_t row = i * device::kLanes + lane;
-        if (row < strips.count * format::kTileRows) rows[row] = static_cast<std::byte>(row_palettes >> 8 * i & 0xff);
+    if (next.begins_segment()) {
+      const std::uint32_t first_row = first_strip * format::kTileRows, rows = strips * format::kTileRows;
+      const std::uint32_t of_matrix = this->locate(next.segment.item).first_strip * format::kTileRows + first_row;
+      UNWEIGHT_NO_UNROLL
+      for (std::uint32_t row = lane; row < rows; row += device::kLanes) {
+        const bool inside = of_matrix + row < params.strips * format::kTileRows;
+        chunk.row_palettes[first_row + row] = inside ? params.row_palettes[of_matrix + row] : std::uint8_t{0};
       }
     }
-    this->arrive(this->full(slot));
-  }
-
-  /// Lists that whoever decodes the tile reads itself, from global memory; and tiles outside the matrix, whose exponents
-  /// are made 0, as sign and mantissa are.
-  __device__ void store_unusual(const std::uint32_t (&packed)[kMost], std::uint32_t in_chunk,
-                                device::TilePatch* patches, device::ExceptionList* tile_lists) const {
-    UNWEIGHT_UNROLL
-    for (std::uint32_t s = 0; s < kMost; ++s) {
-      const device::ExceptionList list{
-          __shfl_sync(device::kAllLanes, lists.present.begin, s * Traits::kChunkColumns + in_chunk), packed[s]};
-      if (s >= strips.count || list.packed == 0) continue;
-      if (list.is_absent()) patches[s].erase(lane);
-      if (lane == 0) {
-        tile_lists[s] = list.is_absent() ? device::ExceptionList{} : device::ExceptionList::make(list.begin, list.count(), 0);
-      }
-    }
-  }
-
-  __device__ void ask_palettes(std::uint32_t first_strip) {
-    const std::uint32_t first_row = (first_strip + strips.first) * format::kTileRows;
-    row_palettes = 0;
-    UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < kRowTurns; ++i) {
-      const std::uint32_t row = i * device::kLanes + lane;
-      if (row < strips.count * format::kTileRows && first_row + row < params.strips * format::kTileRows) {
-        row_palettes |= std::uint32_t{params.row_palettes[first_row + row]} << 8 * i;
-      }
-    }
+    ptx::barrier_arrive_after_async(this->chunk_full(slot));
+    this->arrive(this->chunk_full(slot));
   }
 
   /// Before the block's threads meet.
-  __device__ void begin_work() {
-    if constexpr (!Config::kRaw) lists.begin(Schedule(params.deal, Block::pair()));  // the shared one is not there yet
-  }
+  __device__ void begin_work() { ask(); }
 
   __device__ void run() {
-    if constexpr (!Config::kRaw) {
-      RingPlace place{0, 1};
-      for (std::uint32_t n = 0;; ++n) {
-        const Segment segment = this->schedule.segment(n);
-        if (!segment.exists()) break;
-        ask_palettes(this->locate(segment.item).first_strip);
-        const std::uint32_t columns = (segment.end - segment.begin) * Traits::kStageColumns;
-        std::uint32_t in_chunk = Traits::kChunkColumns;
-        UNWEIGHT_NO_UNROLL
-        for (std::uint32_t column = 0; column < columns; ++column, ++in_chunk) {
-          if (in_chunk == Traits::kChunkColumns) {
-            in_chunk = 0;
-            lists.advance(this->schedule);
-          }
-          Tile early[kEarly];
-          UNWEIGHT_UNROLL
-          for (std::uint32_t s = 0; s < kEarly; ++s) early[s] = prepare(s, in_chunk);
-          ptx::barrier_wait(this->empty(place.slot), place.parity);
-          store(early, in_chunk, column == 0, place.slot);
-          place.advance(1, Traits::kSlots);
-        }
-      }
-      ptx::wait_for_async_copies();
+    RingPlace place{0, 1};
+    while (next.exists()) {
+      ptx::barrier_wait(this->chunk_empty(place.slot), place.parity);
+      fill(place.slot);
+      place.advance(1, Traits::kChunks);
+      next.advance(this->schedule, kColumns);
+      ask();
     }
+    ptx::wait_for_async_copies();
   }
 };
 
@@ -320,7 +187,9 @@ struct LargeBatchRequester : LargeBatchBlock<Config> {
       const std::uint32_t begin = segment.begin * Traits::kStageColumns, end = segment.end * Traits::kStageColumns;
       UNWEIGHT_NO_UNROLL
       for (std::uint32_t column = begin; column < end; ++column, ++count) {
-        ptx::barrier_wait(this->empty(place.slot), place.parity);
+        // Not for the first tiles of a slot: those requested already may have come and been read, and `empty` be a phase
+        // further than this looks for.
+        if (count >= Traits::kSlots) ptx::barrier_wait(this->empty(place.slot), place.parity);
         if (lane == 0 && count >= requested) request_weights(item.first_strip, column, place.slot);
         ptx::barrier_wait(this->x_empty(place.slot), place.parity);
         request_x(item.first_token, column, place.slot);

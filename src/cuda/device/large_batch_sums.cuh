@@ -88,7 +88,7 @@ struct LargeBatchSums : LargeBatchBlock<Config> {
     const std::uint32_t strip = (warp / 4 * Traits::kRowTiles + row_tile) * 4 + warp % 4;
     const std::uint32_t first_row = (item.first_strip + strip) * format::kTileRows;
     if (first_token >= params.tokens || first_row >= params.rows) return;
-    const std::uint32_t staging = Map::kStaging + warp * Traits::kStagingBytes;
+    const std::uint32_t staging = Map::kOwn + warp * Map::kOwnBytes;
     const float bias[2] = {bias_of(first_row + in_warp / 4), bias_of(first_row + in_warp / 4 + 8)};
     __syncwarp();  // nobody reads the group before any more
     UNWEIGHT_UNROLL

@@ -86,10 +86,11 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
       return fetch_raw(params, item * Config::kStrips + places.strip, step * Traits::kColTiles + places.column, lane);
     } else {
       auto* exponents = reinterpret_cast<std::uint8_t*>(shared + places.own);
-      const auto* list = reinterpret_cast<const device::ExceptionList*>(shared + places.list + slot * sizeof(Stage));
+      const auto* place = reinterpret_cast<const device::ExceptionList*>(shared + places.list + slot * sizeof(Stage));
+      const device::ExceptionList list = exists ? *place : device::ExceptionList::absent();
       const device::FragmentDecoder decoder{shared, params.exceptions, exponents,
                                             lane,   places.lane16,     params.exception_base};
-      return decoder.decode(shared + tile, palettes, list, exists);
+      return decoder.decode(shared + tile, palettes, list);
     }
   }
 

@@ -67,21 +67,18 @@ struct FragmentDecoder {
   std::uint8_t exception_base;  ///< the blob's
 
   /// One path for usual lists, without branches: each would cost a warp some 25 cycles.
-  /// @param tile    1408 bytes of shared memory, aligned to 128
-  /// @param exists  false: zeros
-  __device__ TileParts decode(const std::byte* tile, const LanePalettes& palettes, const ExceptionList* place,
-                              bool exists) const {
+  /// @param tile  1408 bytes of shared memory, aligned to 128
+  /// @param list  of the tile; an absent one: zeros
+  __device__ TileParts decode(const std::byte* tile, const LanePalettes& palettes, const ExceptionList& list) const {
     const uint2 codes01 = *reinterpret_cast<const uint2*>(tile + format::kCodes01Offset + 8 * lane);
     const std::uint32_t codes2 = *reinterpret_cast<const std::uint32_t*>(tile + format::kCodes2Offset + 4 * lane);
     const uint4 sm0 = *reinterpret_cast<const uint4*>(tile + lane16);
     const uint4 sm1 = *reinterpret_cast<const uint4*>(tile + lane16 + 16 * kLanes);
-    ExceptionList list = exists ? *place : ExceptionList{};
     const bool has_unit = !list.is_unusual() && lane < list.usual_count();
     std::uint16_t unit = 0;
     if (has_unit) unit = reinterpret_cast<const std::uint16_t*>(shared + list.place())[lane];
     const bool extended = __any_sync(kAllLanes, format::entry_is_extended(unit));
-    const bool unusual =
-        static_cast<unsigned>(list.is_unusual()) | static_cast<unsigned>(extended) | static_cast<unsigned>(!exists);
+    const bool unusual = static_cast<unsigned>(list.is_unusual()) | static_cast<unsigned>(extended);
     std::uint32_t exponent = format::rotate_exponent(format::entry_exponent(unit, exception_base));
     ptx::keep(exponent);  // here, beside the look-ups, and not behind a branch
     const LaneSelectors selectors = unpack_selectors({codes01.x, codes01.y, codes2});
@@ -93,38 +90,25 @@ struct FragmentDecoder {
     __syncwarp();
     if (has_unit && !unusual) put(unit, static_cast<std::uint8_t>(exponent));
     if (__builtin_expect(unusual, 0)) {
-      if (!exists) {
+      if (list.is_absent()) {
         parts = {};
         store_plane(rotated);
+      } else if (list.is_escaped()) {
+        load_plane(units_of(list), lane, rotated);
+        store_plane(rotated);
       } else {
-        patch_unusual(list, rotated);
+        patch_in_steps(list);
       }
     }
     __syncwarp();
-    load_own(rotated);
+    const auto* plane = reinterpret_cast<const uint4*>(exponents);
+    const uint4 low = plane[lane], high = plane[kLanes + lane];
+    rotated[0] = low.x, rotated[1] = low.y, rotated[2] = low.z, rotated[3] = low.w;
+    rotated[4] = high.x, rotated[5] = high.y, rotated[6] = high.z, rotated[7] = high.w;
     return parts;
   }
 
-  /// Puts exceptions in place, whatever their list is, among exponents that have been looked up.
-  __device__ void put_list(const ExceptionList& list, std::uint32_t (&rotated)[kLaneGroups]) const {
-    store_plane(rotated);
-    __syncwarp();
-    patch_unusual(list, rotated);
-    __syncwarp();
-    load_own(rotated);
-    __syncwarp();  // before the memory is used again
-  }
-
  private:
-  __device__ void patch_unusual(const ExceptionList& list, std::uint32_t (&rotated)[kLaneGroups]) const {
-    if (list.is_escaped()) {
-      load_plane(units_of(list), lane, rotated);
-      store_plane(rotated);
-    } else {
-      patch_in_steps(list);
-    }
-  }
-
   [[nodiscard]] __device__ const std::uint16_t* units_of(const ExceptionList& list) const {
     return list.place() == 0 ? exceptions + list.begin : reinterpret_cast<const std::uint16_t*>(shared + list.place());
   }
@@ -145,13 +129,6 @@ struct FragmentDecoder {
     auto* plane = reinterpret_cast<uint4*>(exponents);
     plane[lane] = make_uint4(rotated[0], rotated[1], rotated[2], rotated[3]);
     plane[kLanes + lane] = make_uint4(rotated[4], rotated[5], rotated[6], rotated[7]);
-  }
-
-  __device__ void load_own(std::uint32_t (&rotated)[kLaneGroups]) const {
-    const auto* plane = reinterpret_cast<const uint4*>(exponents);
-    const uint4 low = plane[lane], high = plane[kLanes + lane];
-    rotated[0] = low.x, rotated[1] = low.y, rotated[2] = low.z, rotated[3] = low.w;
-    rotated[4] = high.x, rotated[5] = high.y, rotated[6] = high.z, rotated[7] = high.w;
   }
 
   __device__ void put(std::uint16_t unit, std::uint8_t rotated) const {

@@ -9,23 +9,23 @@
 //
 //   work   tensor cores: 128 rows x 256 tokens x 64 columns take a multiprocessor 1024 cycles. 28672 x 4096 with 512
 //          tokens: 122 us at 1.8 GHz, 132 multiprocessors: the floor.
-//   bytes  for such a step: shared memory 128 KiB (products read X twice, 64; X comes, 32; tiles come and are read, 22;
-//          patches are written and read, 10), 1024 cycles at 128 B a cycle. L2 cache: X 16 KiB, since two blocks share
-//          it, and 11 KiB of tiles.
+//   bytes  for such a step: shared memory 134 KiB (products read X twice, 64; X comes, 32; tiles come and are read, 22;
+//          exponents make a detour, 16), 1072 cycles at 128 B a cycle. L2 cache: X 16 KiB, since two blocks share it, and
+//          11 KiB of tiles.
 //
 // An *item* is kStrips strips of two blocks, over all of K, with kTokens tokens. The two blocks are a cluster: each copies
 // half of the tokens of X to both. Few items are given to clusters of several pairs, which divide K; see schedule.cuh. A
 // *column* is a block's tiles of the same 64 columns of W. One block a multiprocessor, three warpgroups:
 //
 //   1 requester           tensor copies of a column's tiles; of X, half the tokens, to both blocks  ---> rings of slots
-//   3 patchers            lists of exceptions to shared memory, a chunk of columns ahead; from them
-//                         patches for a third of the column's tiles each                        --->
+//   3 listers             lists of exceptions, and where each tile's begins, a chunk of columns ahead: rings of two chunks
 //
 //   2 x 4 consumer warps  two tiles in turns, each of 16 rows in a warp's registers:
-//                           codes -> exponents by PRMT; patch them by PRMT; join with sign+mantissa: the A operand
-//                           the other warpgroup has begun its product; wgmma; the one before has ended: release X
-//                         at an item's end: sums to shared memory, transposed, rounded; tensor copies to Y. The rings
-//                         fill meanwhile, and warpgroups do not wait for one another
+//                           codes -> exponents by PRMT; exceptions by way of shared memory; join with sign+mantissa:
+//                           the A operand. The other warpgroup has begun its product; wgmma; the one before has ended:
+//                           release X
+//                         at an item's end: sums, rounded, by way of the warp's own memory to Y. The rings fill
+//                         meanwhile, and warps do not wait for one another
 //
 // Sums: a row's products are added in the order of K. Parts of an item, where it is split, are added in the order of K,
 // too. So the bits of Y depend on `split` (and then on strips and the number of multiprocessors), and on nothing else; not
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(LargeBatchTraits<Config>::kThreads, 1)
   ptx::launch_dependents();
   const bool consumes = warp < Traits::kConsumers, requests = warp == Traits::kConsumers;
   LargeBatchConsumer<Config> consumer{block};
-  LargeBatchPatcher<Config> patcher(block, warp - Traits::kConsumers - 1);
+  LargeBatchLister<Config> lister(block, warp - Traits::kConsumers - 1);
   const LargeBatchRequester<Config> requester{block};
   // Every part begins with what it can do before all have met.
   if (threadIdx.x == 0) schedule = Schedule(params.deal, block.pair());
@@ -68,8 +68,8 @@ __global__ void __launch_bounds__(LargeBatchTraits<Config>::kThreads, 1)
     consumer.begin_work();
   } else if (requests) {
     requester.begin_work();
-  } else {
-    patcher.begin_work();
+  } else if constexpr (!Config::kRaw) {
+    lister.begin_work();
   }
   __syncthreads();
   block.meet_cluster();  // barriers are set up
@@ -80,8 +80,8 @@ __global__ void __launch_bounds__(LargeBatchTraits<Config>::kThreads, 1)
     ptx::give_registers<Traits::kHelperRegisters>();
     if (requests) {
       requester.run();
-    } else {
-      patcher.run();
+    } else if constexpr (!Config::kRaw) {
+      lister.run();
     }
     if (params.deal.by_clusters()) block.meet_cluster();  // as consumers do before they exchange sums
   }

@@ -57,22 +57,6 @@ __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_
       : "memory");
 }
 
-/// Waits for both; they may be one.
-__device__ __forceinline__ void barrier_wait(std::uint32_t first, std::uint32_t first_parity, std::uint32_t second,
-                                             std::uint32_t second_parity) {
-  asm volatile(
-      "{\n"
-      ".reg .pred done, other;\n"
-      "again_%=:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 other, [%2], %3;\n"
-      "and.pred done, done, other;\n"
-      "@!done bra again_%=;\n"
-      "}\n" ::"r"(first),
-      "r"(first_parity), "r"(second), "r"(second_parity)
-      : "memory");
-}
-
 /// Waits for `threads` threads, whole warps, that name the same one of the block's 16 barriers; 0 is __syncthreads()'s.
 __device__ __forceinline__ void named_barrier_sync(std::uint32_t name, std::uint32_t threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");

@@ -20,11 +20,6 @@ inline void barrier_arrive_expect(std::uint32_t barrier, std::uint32_t bytes) {
 }
 inline void barrier_arrive_after_async(std::uint32_t barrier) { emulation::arrive_after_copies(barrier); }
 inline void barrier_wait(std::uint32_t barrier, std::uint32_t parity) { emulation::barrier_wait(barrier, parity); }
-inline void barrier_wait(std::uint32_t first, std::uint32_t first_parity, std::uint32_t second,
-                         std::uint32_t second_parity) {
-  barrier_wait(first, first_parity);
-  barrier_wait(second, second_parity);
-}
 inline void named_barrier_arrive(std::uint32_t name, std::uint32_t threads) {
   emulation::arrive_at_named(name, threads);
 }
