@@ -138,33 +138,31 @@ struct BlobRange {
 //
 // Determinism. The bits of Y depend on X, W, bias and the members `strips`, `split` and `warpgroup` of MatmulConfig,
 // and on nothing else: not on how many other tokens there are, on the other members of the configuration, on the
-// device's other work, or on whether the blob is tiled or raw. (With `split` they depend on `share_x` and on the
-// device's number of multiprocessors, too.) So a caller who always passes the same ones has batch-invariant results:
-// row m of Y has the same bits for every number of tokens up to 64; and, if not split, for every number above 64, where
-// strips = 8 sums like strips = 16 does up to there.
+// device's other work, or on whether the blob is tiled or raw. So a caller who always passes the same ones has
+// batch-invariant results: row m of Y has the same bits for every number of tokens up to 64; and, if not split, for
+// every number above 64, whatever `strips` are, and up to there with strips = 16. With `split` they depend on the
+// device's number of multiprocessors, too, and above 64 tokens on the number of tokens.
 
 inline constexpr std::uint32_t kMaxMatmulTokens = 65536;
 
-/// How a multiplication runs. All members but `strips`, `split`, `warpgroup` and, with `split`, `share_x` only change
-/// its speed.
+/// How a multiplication runs. All members but `strips`, `split` and `warpgroup` only change its speed.
 struct MatmulConfig {
   /// Strips of 16 output features that a thread block works on at a time: 1, 2 or 4, with `warpgroup` 4, 8 or 16.
-  /// Fewer spread small matrices over more of the chip; more read X less often.
+  /// Fewer spread small matrices over more of the chip; more read X less often. More than 64 tokens: 8, with 128 or,
+  /// where there are more, 256 tokens at a time; or 16, with 128.
   std::uint32_t strips = 2;
-  /// Slots of the ring that weights are loaded into ahead of use, 2 to 8.
+  /// Slots of the ring that weights are loaded into ahead of use, 2 to 8. Not used for more than 64 tokens.
   std::uint32_t stages = 4;
   /// Where strips would leave multiprocessors idle they are split along K, if that leaves each less to do: few ones
-  /// among thread block clusters of 2 to 4, otherwise the last round's among all. Needs a workspace.
+  /// among thread block clusters, otherwise the last round's among all. Needs a workspace.
   bool split = false;
   /// Programmatic dependent launch: the kernel may begin while the one before it in the stream still runs, and loads
   /// weights meanwhile. It waits for that kernel's end before it reads X or bias, touches the workspace or writes Y.
   /// The blob itself must not be written by a kernel that may still run then.
   bool dependent_launch = false;
   /// Four warps multiply together (wgmma) instead of each alone (mma.sync), while the next tiles are decoded. Runs as
-  /// though there were 32, 64, 128 or a multiple of 256 tokens; more than 32 need it, more than 64 with strips = 8.
+  /// though there were 32 or 64 tokens, or a multiple of 128 or 256; more than 32 need it.
   bool warpgroup = false;
-  /// Pairs of thread blocks, a cluster, read X together, for more than 64 tokens.
-  bool share_x = false;
 };
 
 /// Operands of matmul(). All addresses are device memory of the blob's device, values aligned to 2 bytes.
@@ -182,7 +180,7 @@ struct MatmulArguments {
 /// Whether a configuration fits a number of tokens on this device: kInvalidArgument says why not. Looks at no memory.
 [[nodiscard]] Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const MatmulConfig& config);
 
-/// Bytes of device memory, aligned to 256, that MatmulConfig::split needs: about 9 MB, the same for all weights on a
+/// Bytes of device memory, aligned to 256, that MatmulConfig::split needs: about 17 MB, the same for all weights on a
 /// device. Zeroed once, before their first use; a call leaves zeros where it needs them. Calls that may run at the same
 /// time need one each; consecutive calls in a stream may share one, with dependent launch too.
 [[nodiscard]] std::size_t matmul_workspace_bytes(const DeviceBlob& weight) noexcept;

@@ -2,9 +2,10 @@
 #include <codec/open.hpp>
 #include <cstring>
 #include <cuda/launch/cuda_error.hpp>
+#include <cuda/launch/current_device.hpp>
 #include <cuda/launch/decode.hpp>
-#include <cuda/launch/device_address.hpp>
 #include <cuda/launch/gather_rows.hpp>
+#include <cuda/launch/large_batch.hpp>
 #include <cuda/launch/small_batch.hpp>
 #include <format/layout.hpp>
 #include <new>
@@ -44,6 +45,7 @@ Result<DeviceBlob> DeviceBlob::of_validated(std::span<const std::byte> header_by
   if (auto ok = launch::load_decode(); !ok) return tl::unexpected(ok.error());
   if (auto ok = launch::load_gather_rows(); !ok) return tl::unexpected(ok.error());
   if (auto ok = launch::load_small_batch(); !ok) return tl::unexpected(ok.error());
+  if (auto ok = launch::load_large_batch(); !ok) return tl::unexpected(ok.error());
   const auto multiprocessors = launch::multiprocessors();
   if (!multiprocessors) return tl::unexpected(multiprocessors.error());
   result.multiprocessors_ = *multiprocessors;
@@ -90,8 +92,8 @@ Result<DeviceBlob> DeviceBlob::open(std::span<const std::byte> device_bytes, cud
   format::Header fields;
   std::memcpy(&fields, header, sizeof fields);
   if (fields.blob_bytes > device_bytes.size()) {
-    return fail(ErrorCode::kTruncated, "device blob: " + std::to_string(device_bytes.size()) + " bytes, its header says " +
-                                           std::to_string(fields.blob_bytes));
+    return fail(ErrorCode::kTruncated, "device blob: " + std::to_string(device_bytes.size()) +
+                                           " bytes, its header says " + std::to_string(fields.blob_bytes));
   }
   std::vector<std::byte> tables(range->size);
   if (auto ok = fetch(device_bytes.subspan(range->offset, range->size), tables, stream); !ok) {

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <codec/distribution_open.hpp>
 #include <cuda/device/decode_status.cuh>
+#include <cuda/launch/current_device.hpp>
 #include <cuda/launch/decode.hpp>
-#include <cuda/launch/device_address.hpp>
 #include <cuda/launch/distribution_decode.hpp>
-#include <cuda/launch/small_batch.hpp>
 #include <format/distribution_layout.hpp>
 #include <new>
 #include <string>

@@ -37,14 +37,14 @@ __device__ __forceinline__ void tensor_copy(std::uint32_t to, const CUtensorMap*
       : "memory");
 }
 
-/// Likewise, to the same place in both blocks of a cluster of two; counts towards the phase of the barrier of that
-/// address in each.
-__device__ __forceinline__ void tensor_copy_to_pair(std::uint32_t to, const CUtensorMap* map, std::uint32_t row,
-                                                    std::uint32_t tile, std::uint32_t barrier) {
+/// Likewise, to the same place in all blocks of the cluster whose ranks have a bit in `ranks`; counts towards the phase
+/// of the barrier of that address in each.
+__device__ __forceinline__ void tensor_copy_to_blocks(std::uint32_t to, const CUtensorMap* map, std::uint32_t row,
+                                                      std::uint32_t tile, std::uint32_t barrier, std::uint32_t ranks) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
       "[%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
-      "l"(map), "r"(0), "r"(row), "r"(tile), "r"(barrier), "h"(static_cast<std::uint16_t>(3))
+      "l"(map), "r"(0), "r"(row), "r"(tile), "r"(barrier), "h"(static_cast<std::uint16_t>(ranks))
       : "memory");
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cuda/launch/cuda_error.hpp>
-#include <cuda/launch/device_address.hpp>
+#include <cuda/launch/current_device.hpp>
 #include <string>
 #include <unweight/cuda.hpp>
 
@@ -27,6 +27,14 @@ Result<void> check_device_address(const void* address, const char* what) {
                                                  ", the current device is " + std::to_string(device));
   }
   return {};
+}
+
+Result<std::uint32_t> multiprocessors() {
+  int device = 0, count = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  if (error != cudaSuccess) return cuda_failure(error, "count multiprocessors");
+  return static_cast<std::uint32_t>(count);
 }
 
 }  // namespace unweight::launch
