@@ -32,3 +32,11 @@ function(unweight_target_defaults target)
     target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
   endif()
 endfunction()
+
+# Lets a program run on a machine that has a driver and little else: its shared libraries are copied to its folder.
+function(unweight_carry_libraries name)
+  set_target_properties(${name} PROPERTIES BUILD_RPATH "$ORIGIN" BUILD_RPATH_USE_ORIGIN ON)
+  target_link_options(${name} PRIVATE LINKER:--disable-new-dtags)  # the libraries look there, too
+  add_custom_command(TARGET ${name} POST_BUILD
+    COMMAND ${PROJECT_SOURCE_DIR}/cmake/copy_libraries.sh $<TARGET_FILE:${name}> VERBATIM)
+endfunction()

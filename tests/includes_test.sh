@@ -20,6 +20,7 @@ src/cuda/kernels | format cuda/ptx cuda/device cuda/kernels          | cuda.*
 src/cuda/instances | format cuda/ptx cuda/device cuda/kernels cuda/instances | cuda.*
 src/cuda/launch  | unweight format codec cuda                        | dlfcn\.h|tl/expected\.hpp|fmt/.*|cu.*
 src/pipelines    | unweight format codec io tune capi cuda pipelines | dlfcn\.h|tl/expected\.hpp|fmt/.*|cu.*
+src/cuda/loader  | unweight format codec io capi cuda                | tl/expected\.hpp|fmt/.*|cu.*
 tools/unweight   | unweight                                          | tl/expected\.hpp|fmt/.*|CLI/.*
 tools/tune_device | unweight                                         | tl/expected\.hpp|fmt/.*|CLI/.*
 examples         | unweight                                          |

@@ -61,7 +61,7 @@ TEST(Plan, BucketsCoverEveryNumberOfTokens) {
 
 TEST(Plan, DescribesChoices) {
   EXPECT_EQ(describe(fused(2, 4)), "fused, strips 2, stages 4");
-  EXPECT_EQ(describe(Choice{Pipeline::kFused, {.split = true, .dependent_launch = true, .share_x = true}, {}}),
+  EXPECT_EQ(describe(Choice{Pipeline::kFused, {.split = true, .dependent_launch = true, .warpgroup = true}, {}}),
             "fused, strips 2, stages 4, split, dependent launch, share x");
   EXPECT_EQ(describe(Choice{Pipeline::kDecoded, {}, {}}), "decoded, first proposal of cuBLASLt");
   EXPECT_NE(describe(dense(Pipeline::kRaw, 1)), describe(dense(Pipeline::kRaw, 2)));
@@ -73,7 +73,7 @@ TEST(Plan, ChoicesCompareWhatTheirPipelineLooksAt) {
   Choice a = fused(2, 4), b = a;
   b.algorithm.words[3] = 1;
   EXPECT_EQ(a, b);
-  b.config.share_x = true;
+  b.config.warpgroup = true;
   EXPECT_FALSE(a == b);
   a.pipeline = b.pipeline = Pipeline::kRaw;
   EXPECT_FALSE(a == b);

@@ -3,6 +3,7 @@
 // The small-batch kernel on the CPU (tests/emulation): the real kernel source, the launcher's own parameters.
 #include "emulation/device_language.hpp"
 #include "emulation/host_blob.hpp"
+#include "emulation/matmul.hpp"
 #include "support/matmul.hpp"
 #include "support/tensors.hpp"
 #include <algorithm>
@@ -16,68 +17,26 @@
 namespace unweight::test {
 namespace {
 
-/// Rows of activations with gaps of NaN, at an offset from a 16-byte boundary.
-struct HostActivations {
-  HostActivations(std::uint64_t tokens, std::uint64_t cols, std::uint64_t stride_in, std::uint64_t offset_in,
-                  std::uint64_t seed)
-      : stride(stride_in), offset(offset_in), memory((offset + tokens * stride) / 8 + 1) {
-    std::fill_n(&memory[0].values[0], memory.size() * 8, std::uint16_t{0x7fc0});
-    fill_activations(data(), tokens, cols, stride, seed);
-  }
-  [[nodiscard]] std::uint16_t* data() { return &memory[0].values[0] + offset; }
-  [[nodiscard]] const std::uint16_t* data() const { return &memory[0].values[0] + offset; }
-
-  struct alignas(16) Eight {
-    std::array<std::uint16_t, 8> values;
-  };
-  std::uint64_t stride, offset;
-  std::vector<Eight> memory;
-};
+using Case = MatmulTestCase;
 
 template <class Config>
-void run_kernel(const launch::PlacedBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,
-                std::uint32_t multiprocessors, std::uint64_t seed) {
+void run_kernel(const launch::PlacedBlob& weight, const MatmulArguments& arguments, const Case& c) {
   using Traits = sm90::SmallBatchTraits<Config>;
-  const sm90::SmallBatchParams params = launch::small_batch_params(weight, arguments, config, multiprocessors);
-  const auto tensor_map = [](const launch::MatrixInMemory& m, std::uint32_t box_rows, std::uint32_t box_tiles) {
-    return CUtensorMap{.values = m.values,
-                       .rows = m.rows,
-                       .cols = m.cols,
-                       .stride = m.stride,
-                       .box_rows = box_rows,
-                       .box_tiles = box_tiles};
-  };
-  const CUtensorMap x_map = tensor_map(launch::activations(weight, arguments), Traits::kXCopyTokens, Traits::kXTiles);
-  CUtensorMap w_map = tensor_map(launch::raw_matrix(weight, arguments.matrix), Traits::kItemRows, Traits::kColTiles);
-  if constexpr (!Config::kRaw) {
-    w_map.tiles = launch::matrix_tiles(weight, arguments.matrix);
-    w_map.tiles_per_strip = params.tiles_per_strip;
-    w_map.strips = params.strips;
-    w_map.box_strips = Config::kStrips;
-  }
-  const std::uint32_t shared_bytes = sm90::SmallBatchMap<Config>(config.stages, params.deal.parts).size;
-  const std::uint32_t cluster = Traits::kSharers * params.deal.parts;
-  emulation::launch({params.deal.blocks * Traits::kSharers, Traits::kThreads, cluster}, shared_bytes, seed,
+  const sm90::SmallBatchParams params = launch::small_batch_params(weight, arguments, c.config, c.multiprocessors);
+  const CUtensorMap x_map = host_tensor_map(launch::activations(weight, arguments), Traits::kTokens, Traits::kColTiles);
+  const CUtensorMap w_map = host_weight_map(weight, arguments.matrix, Config::kStrips, Traits::kColTiles);
+  const std::uint32_t shared_bytes = sm90::SmallBatchMap<Config>(c.config.stages, params.deal.parts).size;
+  emulation::launch({params.deal.blocks, Traits::kThreads, params.deal.parts}, shared_bytes, c.seed,
                     [&] { sm90::small_batch_kernel<Config>(params, x_map, w_map); });
 }
 
 template <std::uint32_t Strips, bool Raw>
-void run_strips(const launch::PlacedBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,
-                std::uint32_t multiprocessors, std::uint64_t seed) {
-  const auto run = [&]<std::uint32_t TokenTiles, bool Warpgroup, bool ShareX = false>() {
-    run_kernel<sm90::SmallBatchConfig<Strips, TokenTiles, Raw, Warpgroup, ShareX>>(weight, arguments, config,
-                                                                                   multiprocessors, seed);
+void run_strips(const launch::PlacedBlob& weight, const MatmulArguments& arguments, const Case& c) {
+  const auto run = [&]<std::uint32_t TokenTiles, bool Warpgroup>() {
+    run_kernel<sm90::SmallBatchConfig<Strips, TokenTiles, Raw, Warpgroup>>(weight, arguments, c);
   };
   if constexpr (Strips % 4 == 0) {
-    if (config.warpgroup) {
-      if constexpr (Strips == 8) {
-        if (config.share_x) {
-          return arguments.tokens > 128 ? run.template operator()<32, true, true>()
-                                        : run.template operator()<16, true, true>();
-        }
-        if (arguments.tokens > 128) return run.template operator()<32, true>();
-        if (arguments.tokens > 64) return run.template operator()<16, true>();
-      }
+    if (c.config.warpgroup) {
       return arguments.tokens <= 32 ? run.template operator()<4, true>() : run.template operator()<8, true>();
     }
   }
@@ -88,73 +47,25 @@ void run_strips(const launch::PlacedBlob& weight, const MatmulArguments& argumen
   }
 }
 
-struct Case {
-  std::uint32_t tokens = 1;
-  MatmulConfig config;
-  std::uint64_t y_gap = 0;
-  std::uint64_t matrix = 0;
-  const std::uint16_t* bias = nullptr;
-  std::uint32_t multiprocessors = 3;
-  std::uint64_t seed = 1;
-};
-
-/// Y, after a check that nothing around it was written and that the workspace's flags are zero again.
 std::vector<std::uint16_t> multiply(const HostBlob& blob, const HostActivations& x, const Case& c) {
-  constexpr std::uint16_t kPoison = 0xa5a5;
-  constexpr std::uint64_t kGuard = 64;
-  const launch::PlacedBlob& weight = blob.placed;
-  const std::uint64_t rows = weight.shape.rows, stride = rows + c.y_gap;
-  std::vector<std::uint16_t> memory(kGuard + c.tokens * stride + kGuard, kPoison);
-  constexpr std::uint64_t kItemBytes = 256 * 128 * sizeof(float);
-  const std::uint64_t flag_bytes = launch::small_batch_flag_bytes(c.multiprocessors);
-  std::vector<std::uint32_t> workspace((flag_bytes + c.multiprocessors * kItemBytes) / 4, 0x7fc00000);  // NaN
-  std::fill_n(workspace.begin(), flag_bytes / 4, 0);
-  const MatmulArguments arguments{.x = x.data(),
-                                  .x_stride = x.stride,
-                                  .y = memory.data() + kGuard,
-                                  .y_stride = stride,
-                                  .bias = c.bias,
-                                  .tokens = c.tokens,
-                                  .matrix = c.matrix,
-                                  .workspace = workspace.data()};
-  const bool raw = weight.layout == BlobLayout::kRaw;
-  const auto run = [&]<std::uint32_t Strips>() {
-    raw ? run_strips<Strips, true>(weight, arguments, c.config, c.multiprocessors, c.seed)
-        : run_strips<Strips, false>(weight, arguments, c.config, c.multiprocessors, c.seed);
-  };
-  switch (c.config.strips) {
-    case 1:
-      run.operator()<1>();
-      break;
-    case 2:
-      run.operator()<2>();
-      break;
-    case 4:
-      run.operator()<4>();
-      break;
-    case 8:
-      run.operator()<8>();
-      break;
-    default:
-      run.operator()<16>();
-  }
-  std::vector<std::uint16_t> y;
-  for (std::size_t i = 0; i < memory.size(); ++i) {
-    const std::uint64_t at = i - kGuard;
-    if (i >= kGuard && at < c.tokens * stride && at % stride < rows) {
-      y.push_back(memory[i]);
-    } else {
-      EXPECT_EQ(memory[i], kPoison) << "beside Y, at " << static_cast<std::int64_t>(at);
+  return multiply_on_host(blob, x, c, [](const auto& weight, const MatmulArguments& arguments, const Case& of) {
+    const auto run = [&]<std::uint32_t Strips>() {
+      weight.layout == BlobLayout::kRaw ? run_strips<Strips, true>(weight, arguments, of)
+                                        : run_strips<Strips, false>(weight, arguments, of);
+    };
+    switch (of.config.strips) {
+      case 1:
+        return run.template operator()<1>();
+      case 2:
+        return run.template operator()<2>();
+      case 4:
+        return run.template operator()<4>();
+      case 8:
+        return run.template operator()<8>();
+      default:
+        return run.template operator()<16>();
     }
-  }
-  EXPECT_TRUE(std::all_of(workspace.begin(), workspace.begin() + static_cast<std::ptrdiff_t>(flag_bytes / 4),
-                          [](std::uint32_t flag) { return flag == 0; }));
-  return y;
-}
-
-std::string describe_case(const MatrixShape& shape, const Case& c) {
-  return std::to_string(shape.rows) + " x " + std::to_string(shape.cols) + ", " + std::to_string(c.tokens) +
-         " tokens, " + describe(c.config) + ", seed " + std::to_string(c.seed);
+  });
 }
 
 /// Every strip and stage count, split and width, whole and ragged shapes: near float64, and the same bits as raw.
@@ -226,43 +137,6 @@ TEST(SmallBatchEmulation, StridesOffsetsBiasAndBatch) {
       EXPECT_TRUE(near_float64(y, x.data(), x.stride, part, one, c.tokens, c.bias)) << describe_case(shape, c);
       EXPECT_EQ(multiply(raw, x, c), y);
     }
-  }
-}
-
-/// More than 64 tokens: blocks of 128 or 256, the last one not full.
-TEST(SmallBatchEmulation, ManyTokens) {
-  const MatrixShape shape{1, 200, 312};  // an odd number of tiles along K
-  const auto values = make_tensor(shape, Filling::kEscapes1p5, 9);
-  const HostBlob tiled = HostBlob::encoded(values, shape), raw(raw_blob(values, shape));
-  for (const std::uint32_t tokens : {65U, 128U, 130U, 300U}) {
-    for (const bool aligned : {true, false}) {
-      const HostActivations x(tokens, shape.cols, shape.cols, aligned ? 0 : 3, tokens);
-      for (const bool split : {false, true}) {
-        Case c{.tokens = tokens, .config = {.strips = 8, .stages = 2, .split = split, .warpgroup = true}, .y_gap = 8};
-        const auto y = multiply(raw, x, c);
-        EXPECT_TRUE(near_float64(y, x.data(), x.stride, values, shape, tokens)) << describe_case(shape, c);
-        c.seed = 2;
-        c.config.stages = 3;
-        EXPECT_EQ(multiply(tiled, x, c), y) << describe_case(shape, c);
-        c.config.share_x = true;
-        const auto shared = multiply(tiled, x, c);
-        c.config.stages = 2;
-        EXPECT_EQ(shared, split ? multiply(raw, x, c) : y) << describe_case(shape, c);
-      }
-    }
-  }
-}
-
-/// More blocks of tokens than pass W together, and the rest of them; a block of a pair that has no rows.
-TEST(SmallBatchEmulation, BandsOfTokens) {
-  const MatrixShape shape{1, 90, 64};
-  const std::uint32_t tokens = 9 * 256 + 3;
-  const auto values = make_tensor(shape, Filling::kTrained, 9);
-  const HostBlob tiled = HostBlob::encoded(values, shape);
-  const HostActivations x(tokens, shape.cols, shape.cols, 0, tokens);
-  for (const bool share_x : {false, true}) {
-    const Case c{.tokens = tokens, .config = {.strips = 8, .stages = 3, .warpgroup = true, .share_x = share_x}};
-    EXPECT_TRUE(near_float64(multiply(tiled, x, c), x.data(), x.stride, values, shape, tokens)) << share_x;
   }
 }
 

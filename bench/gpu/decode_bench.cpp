@@ -2,18 +2,21 @@
 //
 // Full decode on the device against the copy ceiling of the same run.
 //
-//   decode_bench [--json FILE] [--commit ID] [--rounds N] [SHAPE...]       SHAPE: ROWSxCOLS
+//   decode_bench [--form FORM] [--json FILE] [--commit ID] [--rounds N] [SHAPE...]       SHAPE: ROWSxCOLS
 //
-// Bandwidths count bytes read and written: a copy twice its size, a decode its blob and its values. Every decode is
-// checked against the encoder's input before anything is timed.
+// FORM is runtime or distribution; of the latter, transcoding to the runtime form is measured, too. Bandwidths count
+// bytes read and written: a copy twice its size, a decode its blob and its values; those said to be of BF16 count the
+// values alone. Everything is checked against the CPU before it is timed.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <ceilings.hpp>
 #include <copy_kernel.hpp>
 #include <cstdint>
+#include <cstdio>
 #include <cuda_runtime_api.h>
 #include <device_facts.hpp>
 #include <device_memory.hpp>
+#include <distribution_case.hpp>
 #include <failure.hpp>
 #include <fmt/format.h>
 #include <graph_timer.hpp>
@@ -118,9 +121,12 @@ std::string to_json(const std::string& origin, const Ceiling& ceiling, const std
 
 int run(int argc, char** argv) {
   CLI::App app("Full decode on the device against the copy ceiling of the same run");
-  std::string json, commit = "unknown";
+  std::string json, commit = "unknown", form = "runtime";
   std::vector<std::string> shapes = {"4096x4096", "4096x14336", "28672x4096", "128256x4096"};
   int rounds = 21;
+  app.add_option("--form", form, "runtime or distribution")
+      ->check(CLI::IsMember({"runtime", "distribution"}))
+      ->capture_default_str();
   app.add_option("--json", json, "write the results to this file");
   app.add_option("--commit", commit, "commit to name in the results");
   app.add_option("--rounds", rounds, "replays of each graph")->check(CLI::Range(1, 10000));
@@ -130,6 +136,21 @@ int run(int argc, char** argv) {
   const DeviceFacts facts = device_facts();
   const Ceiling ceiling = copy_ceiling(rounds);
   fmt::print("{}, driver {}, CUDA {}\n\n{}", facts.name, facts.driver, facts.cuda_runtime, ceiling_table(ceiling));
+  const std::string origin = json_origin(command_line(argc, argv), commit, rounds, facts);
+  if (form == "distribution") {
+    fmt::print("{}", distribution_head());
+    std::vector<DistributionResult> results;
+    for (const std::string& text : shapes) {
+      results.push_back(measure_distribution(parse_shape(text), ceiling, rounds));
+      fmt::print("{}", distribution_line(results.back(), ceiling));
+      std::fflush(stdout);
+    }
+    if (!json.empty()) {
+      write_file(json, fmt::format("{{\n{},\n \"copy_ceiling\": {},\n{}\n}}\n", origin, json_ceiling(ceiling),
+                                   distribution_json(results, ceiling)));
+    }
+    return 0;
+  }
   fmt::print("\n{:>14} {:>8} {:>5} {:>26} {:>9} {:>11} {:>16} {:>14}\n", "shape", "bits", "sets",
              "decode us (min..max)", "GB/s", "of ceiling", "same-size copy", "of that copy");
   std::vector<CaseResult> results;
@@ -143,7 +164,7 @@ int run(int argc, char** argv) {
                r.copy_us.median, 100 * r.copy_us.median / r.decode_us.median, r.clocks);
   }
   if (!json.empty()) {
-    write_file(json, to_json(json_origin(command_line(argc, argv), commit, rounds, facts), ceiling, results));
+    write_file(json, to_json(origin, ceiling, results));
   }
   return 0;
 }

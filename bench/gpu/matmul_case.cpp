@@ -173,12 +173,10 @@ class CellBench {
   /// Y by raw weights: what every configuration of the same kind must give, to the bit.
   /// Itself checked against float64. None if raw mode cannot have that kind.
   const std::vector<std::uint16_t>* reference(const MatmulConfig& kind) {
-    const bool share_x = kind.split && kind.share_x;
-    const std::tuple key(kind.strips, kind.split, kind.warpgroup, share_x);
+    const std::tuple key(kind.strips, kind.split, kind.warpgroup);
     if (const auto found = references_.find(key); found != references_.end()) return &found->second;
     const DeviceBlob& blob = workload_.raw().blobs.front();
-    const MatmulConfig config{
-        .strips = kind.strips, .stages = 2, .split = kind.split, .warpgroup = kind.warpgroup, .share_x = share_x};
+    const MatmulConfig config{.strips = kind.strips, .stages = 2, .split = kind.split, .warpgroup = kind.warpgroup};
     if (!can_implement(blob, tokens_, config)) return nullptr;
     workload_.poison_y();
     const DeviceMemory workspace = make_workspace();
@@ -228,6 +226,7 @@ class CellBench {
   }
 
   [[nodiscard]] std::vector<std::uint32_t> stage_choices() const {
+    if (tokens_ > 64) return {4};  // not used
     if (options_.sweep) return {2, 3, 4, 5, 6, 7, 8};
     if (options_.quick) return {3, 4, 5};
     return {2, 3, 4, 5, 6};
@@ -236,7 +235,7 @@ class CellBench {
   /// Warpgroups only pay for more than 16 tokens; a sweep says what they cost otherwise.
   [[nodiscard]] std::vector<MatmulConfig> kinds() const {
     if (tokens_ > 64) {
-      return {{.strips = 8, .warpgroup = true}, {.strips = 8, .warpgroup = true, .share_x = true}};
+      return {{.strips = 8, .warpgroup = true}, {.strips = 16, .warpgroup = true}};
     }
     std::vector<MatmulConfig> all = {{.strips = 1}, {.strips = 2}, {.strips = 4}};
     if (tokens_ > 16 || options_.sweep) {
@@ -400,7 +399,7 @@ class CellBench {
   std::vector<std::unique_ptr<DenseAlgorithm>> algorithms_;
   DeviceMemory decoded_, next_decoded_, cublas_workspace_;
   SideStreams sides_;
-  std::map<std::tuple<std::uint32_t, bool, bool, bool>, std::vector<std::uint16_t>> references_;  ///< by kind
+  std::map<std::tuple<std::uint32_t, bool, bool>, std::vector<std::uint16_t>> references_;  ///< by kind
 };
 
 }  // namespace

@@ -130,8 +130,7 @@ std::optional<Target> target_of(const MatrixShape& shape, std::uint32_t tokens, 
 }
 
 std::string config_name(const MatmulConfig& config) {
-  return fmt::format("{}/{}{}{}{}", config.strips, config.stages, config.split ? "s" : "", config.warpgroup ? "w" : "",
-                     config.share_x ? "x" : "");
+  return fmt::format("{}/{}{}{}", config.strips, config.stages, config.split ? "s" : "", config.warpgroup ? "w" : "");
 }
 
 std::string matmul_table(const MatmulCase& r, const MatmulCeilings& ceilings) {

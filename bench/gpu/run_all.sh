@@ -3,25 +3,27 @@
 #
 # Tests and measures on a machine with a GPU. It needs the driver, compute-sanitizer for the sanitizers, cuBLAS 13 for
 # the multiplication, and the programs unweight_gpu_tests, decode_bench and matmul_bench, which depend on nothing else
-# and may have been built elsewhere. racecheck needs tests built with CUDAFLAGS=-DUNWEIGHT_RACECHECK: arrive()
+# and may have been built elsewhere; unweight_gpu_file_tests and load_bench need the libraries that lie beside them after
+# the build, too. racecheck needs tests built with CUDAFLAGS=-DUNWEIGHT_RACECHECK: arrive()
 # in src/cuda/device/small_batch_block.cuh says why. A sanitizer runs shares of the tests in processes side by side.
 #
 #   bench/gpu/run_all.sh [--parts LIST] PROGRAMS OUT [COMMIT [OPTION...]]
 #
 #   PROGRAMS  folder of the programs
 #   OUT       folder for logs and results
-#   LIST      of tests,memcheck,initcheck,synccheck,racecheck,decode,matmul,profile, separated by commas; all but
-#             racecheck and profile by default
+#   LIST      of tests,files,memcheck,initcheck,synccheck,racecheck,decode,distribution,load,matmul,profile, separated by
+#             commas; all but racecheck, load and profile by default. load makes 40 GB of files in OUT/load
 #   OPTION    for matmul_bench, for example --quick
 #
 # Exits 1 when a test or a sanitizer fails or a result is wrong.
 set -euo pipefail
-parts=tests,memcheck,initcheck,synccheck,decode,matmul
+parts=tests,files,memcheck,initcheck,synccheck,decode,distribution,matmul
 if [[ ${1:-} == --parts ]]; then
   parts=${2:?--parts needs a list}
   shift 2
 fi
-if (($# < 2)) || [[ ! ,$parts, =~ ^,((tests|memcheck|initcheck|synccheck|racecheck|decode|matmul|profile),)+$ ]]; then
+known='tests|files|memcheck|initcheck|synccheck|racecheck|decode|distribution|load|matmul|profile'
+if (($# < 2)) || [[ ! ,$parts, =~ ^,(($known),)+$ ]]; then
   sed -n '/^#   bench/,/^#   OPTION/s/^# \{0,3\}//p' "$0" >&2
   exit 1
 fi
@@ -97,6 +99,7 @@ sanitize() { # tool, filter: prints the shares' logs, one after the other
 
 mkdir -p "$out"
 if chosen tests; then run tests "$programs/unweight_gpu_tests"; fi
+if chosen files; then run files "$programs/unweight_gpu_file_tests"; fi
 for tool in memcheck initcheck synccheck racecheck; do
   chosen "$tool" || continue
   if ! sanitizer=$(command -v compute-sanitizer); then
@@ -110,6 +113,13 @@ for tool in memcheck initcheck synccheck racecheck; do
 done
 if chosen decode; then
   measure decode_bench "$programs/decode_bench" --json "$out/decode.json" --commit "$commit"
+fi
+if chosen distribution; then
+  measure distribution_bench "$programs/decode_bench" --form distribution --json "$out/distribution.json" \
+    --commit "$commit"
+fi
+if chosen load; then
+  measure load_bench "$programs/load_bench" --work "$out/load" --json "$out/load.json" --commit "$commit"
 fi
 if chosen matmul; then
   folder=$(cublas_folder)

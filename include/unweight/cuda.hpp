@@ -46,6 +46,23 @@ class DeviceBlob {
   /// rows, columns or tiles); kNoDevice; kCuda.
   [[nodiscard]] static Result<DeviceBlob> create(std::span<const std::byte> blob, const void* device_bytes);
 
+  /// As create(), for a blob that is not in host memory as a whole.
+  /// @param header  its first 256 bytes, or more
+  /// @param tables  the bytes of blob_tables(header)
+  [[nodiscard]] static Result<DeviceBlob> create(std::span<const std::byte> header, std::span<const std::byte> tables,
+                                                 const void* device_bytes);
+
+  /// As create(), without looking at the tables: for a blob that this library has made in device memory
+  /// (distribution_cuda.hpp) or that has been validated before. Kernels index with what the tables say.
+  /// @param header  its first 256 bytes, or more; validated
+  [[nodiscard]] static Result<DeviceBlob> create_unchecked(std::span<const std::byte> header, const void* device_bytes);
+
+  /// As create(), for a blob of which the host has no copy: header and tables, 1.3% of a tiled blob, are copied from
+  /// the device. Waits for `stream`, on which the blob may have been written.
+  /// @param device_bytes  device memory that begins with the blob, aligned to kDeviceBlobAlignment; bytes that follow
+  ///                      the blob are ignored
+  [[nodiscard]] static Result<DeviceBlob> open(std::span<const std::byte> device_bytes, cudaStream_t stream);
+
   [[nodiscard]] const MatrixShape& shape() const noexcept { return shape_; }
   [[nodiscard]] BlobLayout layout() const noexcept { return layout_; }
   /// Device address of the blob's first byte.
@@ -62,6 +79,7 @@ class DeviceBlob {
  private:
   DeviceBlob() = default;
   friend Result<DeviceBlob> decode_to_raw(const DeviceBlob& blob, void* device_bytes, cudaStream_t stream);
+  static Result<DeviceBlob> of_validated(std::span<const std::byte> header, const void* device_bytes);
 
   MatrixShape shape_;
   const std::byte* data_ = nullptr;
@@ -72,6 +90,16 @@ class DeviceBlob {
   BlobLayout layout_ = BlobLayout::kRaw;
   std::uint8_t exception_base_ = 0;
 };
+
+/// A range of a blob's bytes.
+struct BlobRange {
+  std::uint64_t offset = 0;
+  std::uint64_t size_bytes = 0;
+};
+
+/// Where the tables of a blob lie that DeviceBlob::create() wants beside the header, the blob's first 256 bytes or
+/// more. Empty for a raw blob. Errors: 20..25.
+[[nodiscard]] Result<BlobRange> blob_tables(std::span<const std::byte> header);
 
 // ---- full decode ----------------------------------------------------------------------------------------------------
 
@@ -96,6 +124,23 @@ class DeviceBlob {
 /// Errors: as decode().
 [[nodiscard]] Result<DeviceBlob> decode_to_raw(const DeviceBlob& blob, void* device_bytes, cudaStream_t stream);
 
+// ---- some rows ------------------------------------------------------------------------------------------------------
+
+/// Decodes rows of the tensor seen as one matrix of batch * rows rows, in any order, also repeatedly: the look-up of an
+/// embedding. values[i * row_stride + k] = W[row_numbers[i], k]; nothing else is written. A row number outside of the
+/// tensor gives a row of NaN (0x7fff).
+///
+/// Asynchronous: enqueues one kernel on `stream`. Allocates nothing, never synchronises, and may be captured into a
+/// CUDA graph.
+/// @param row_numbers  device memory, aligned to 8 bytes
+/// @param values       device memory of bfloat16 bit patterns, aligned to 2 bytes; fastest where it and the rows are
+///                     aligned to 4 bytes
+/// @param row_stride   in values, at least cols
+/// @param stream       of the device that the blob lies on, which must be the current one; null is the default stream
+/// Errors: kInvalidArgument (alignment, row_stride, too many rows); kNoDevice; kCuda.
+[[nodiscard]] Result<void> gather_rows(const DeviceBlob& blob, std::span<const std::int64_t> row_numbers,
+                                       std::uint16_t* values, std::uint64_t row_stride, cudaStream_t stream);
+
 // ---- matrix multiplication ----------------------------------------------------------------------------------------
 //
 // Y[M, N] = X[M, K] * W[N, K]^T + bias[N], where M = tokens, N = rows and K = cols of one matrix of the blob. W is
@@ -104,33 +149,31 @@ class DeviceBlob {
 //
 // Determinism. The bits of Y depend on X, W, bias and the members `strips`, `split` and `warpgroup` of MatmulConfig,
 // and on nothing else: not on how many other tokens there are, on the other members of the configuration, on the
-// device's other work, or on whether the blob is tiled or raw. (With `split` they depend on `share_x` and on the
-// device's number of multiprocessors, too.) So a caller who always passes the same ones has batch-invariant results:
-// row m of Y has the same bits for every number of tokens up to 64; and, if not split, for every number above 64, where
-// strips = 8 sums like strips = 16 does up to there.
+// device's other work, or on whether the blob is tiled or raw. So a caller who always passes the same ones has
+// batch-invariant results: row m of Y has the same bits for every number of tokens up to 64; and, if not split, for
+// every number above 64, whatever `strips` are, and up to there with strips = 16. With `split` they depend on the
+// device's number of multiprocessors, too, and above 64 tokens on the number of tokens.
 
 inline constexpr std::uint32_t kMaxMatmulTokens = 65536;
 
-/// How a multiplication runs. All members but `strips`, `split`, `warpgroup` and, with `split`, `share_x` only change
-/// its speed.
+/// How a multiplication runs. All members but `strips`, `split` and `warpgroup` only change its speed.
 struct MatmulConfig {
   /// Strips of 16 output features that a thread block works on at a time: 1, 2 or 4, with `warpgroup` 4, 8 or 16.
-  /// Fewer spread small matrices over more of the chip; more read X less often.
+  /// Fewer spread small matrices over more of the chip; more read X less often. More than 64 tokens: 8, with 128 or,
+  /// where there are more, 256 tokens at a time; or 16, with 128.
   std::uint32_t strips = 2;
-  /// Slots of the ring that weights are loaded into ahead of use, 2 to 8.
+  /// Slots of the ring that weights are loaded into ahead of use, 2 to 8. Not used for more than 64 tokens.
   std::uint32_t stages = 4;
   /// Where strips would leave multiprocessors idle they are split along K, if that leaves each less to do: few ones
-  /// among thread block clusters of 2 to 4, otherwise the last round's among all. Needs a workspace.
+  /// among thread block clusters, otherwise the last round's among all. Needs a workspace.
   bool split = false;
   /// Programmatic dependent launch: the kernel may begin while the one before it in the stream still runs, and loads
   /// weights meanwhile. It waits for that kernel's end before it reads X or bias, touches the workspace or writes Y.
   /// The blob itself must not be written by a kernel that may still run then.
   bool dependent_launch = false;
   /// Four warps multiply together (wgmma) instead of each alone (mma.sync), while the next tiles are decoded. Runs as
-  /// though there were 32, 64, 128 or a multiple of 256 tokens; more than 32 need it, more than 64 with strips = 8.
+  /// though there were 32 or 64 tokens, or a multiple of 128 or 256; more than 32 need it.
   bool warpgroup = false;
-  /// Pairs of thread blocks, a cluster, read X together, for more than 64 tokens.
-  bool share_x = false;
 };
 
 /// Operands of matmul(). All addresses are device memory of the blob's device, values aligned to 2 bytes.
@@ -159,7 +202,7 @@ struct MatmulProblem {
 /// Whether a configuration fits a number of tokens on this device: kInvalidArgument says why not. Looks at no memory.
 [[nodiscard]] Result<void> can_implement(const DeviceBlob& weight, std::uint32_t tokens, const MatmulConfig& config);
 
-/// Bytes of device memory, aligned to 256, that MatmulConfig::split needs: about 9 MB, the same for all weights on a
+/// Bytes of device memory, aligned to 256, that MatmulConfig::split needs: about 17 MB, the same for all weights on a
 /// device. Zeroed once, before their first use; a call leaves zeros where it needs them. Calls that may run at the same
 /// time need one each; consecutive calls in a stream may share one, with dependent launch too.
 [[nodiscard]] std::size_t matmul_workspace_bytes(const DeviceBlob& weight) noexcept;

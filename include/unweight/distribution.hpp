@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The distribution form: one tensor, one blob, as in blob.hpp, but entropy-coded for storage and transfer. Trained
-// weights take about 10.5 bits a value, where the runtime form takes about 11.25. No kernel reads it: it is decoded, or
-// transcoded to the runtime form, when it is loaded.
+// weights take about 10.5 bits a value, where the runtime form takes about 11.25. No kernel multiplies with it: it is
+// decoded, or transcoded to the runtime form, when it is loaded; on a GPU by what distribution_cuda.hpp has.
 //
 // docs/DISTRIBUTION.md describes the bytes. A blob is cut into independent blocks of at most 16 rows x 1024 columns (or
 // more and shorter rows) with an index, so that threads decode in parallel and a part can be read alone. Every function

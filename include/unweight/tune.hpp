@@ -73,6 +73,8 @@ struct TuneOptions {
   std::string command{};            ///< for the plan's origin
   /// Return false to stop: kCancelled.
   std::function<bool(const TuneProgress&)> progress{};
+  /// Called with the plan so far after each weight, so that what is measured can be kept should the rest fail.
+  std::function<void(const Plan&)> weight_done{};
 };
 
 struct TuneReport {

@@ -50,6 +50,23 @@ typedef struct unweight_device_blob unweight_device_blob;
 unweight_status unweight_device_blob_create(const void* blob, size_t blob_bytes, const void* device_bytes,
                                             unweight_device_blob** device_blob);
 
+/**
+ * As unweight_device_blob_create(), for a blob of which the host has no copy: header and tables are copied from the
+ * device. Waits for `stream`, on which the blob may have been written.
+ *
+ * @param device_bytes   device memory that begins with the blob, aligned to UNWEIGHT_DEVICE_BLOB_ALIGNMENT
+ * @param size_bytes     how many bytes there are; those that follow the blob are ignored
+ * @param stream         see above; must not be capturing
+ * @param device_blob    as in unweight_device_blob_create()
+ *
+ * Errors: as unweight_device_blob_create().
+ */
+unweight_status unweight_device_blob_open(const void* device_bytes, size_t size_bytes, void* stream,
+                                          unweight_device_blob** device_blob);
+
+/** The tensor's shape. */
+unweight_status unweight_device_blob_shape(const unweight_device_blob* device_blob, unweight_matrix_shape* shape);
+
 /** Frees the object, not the device memory. Work that has been enqueued is not touched. NULL does nothing. */
 void unweight_device_blob_destroy(unweight_device_blob* device_blob);
 
@@ -75,6 +92,20 @@ unweight_status unweight_device_decode(const unweight_device_blob* device_blob, 
  */
 unweight_status unweight_device_decode_to_raw(const unweight_device_blob* device_blob, void* device_bytes, void* stream,
                                               unweight_device_blob** raw_blob);
+
+/**
+ * Decodes rows of the tensor seen as one matrix of batch * rows rows, in any order, also repeatedly:
+ * values[i * row_stride + k] = W[row_numbers[i], k]. A row number outside of the tensor gives a row of NaN (0x7fff).
+ *
+ * @param device_blob  the blob
+ * @param row_numbers  device memory, aligned to 8 bytes
+ * @param row_count    how many row numbers
+ * @param values       device memory of bfloat16 bit patterns; fastest when it and the rows are aligned to 4 bytes
+ * @param row_stride   in values, at least cols
+ * @param stream       see above
+ */
+unweight_status unweight_device_gather_rows(const unweight_device_blob* device_blob, const int64_t* row_numbers,
+                                            size_t row_count, uint16_t* values, uint64_t row_stride, void* stream);
 
 /**
  * Asks for bytes of the blob in the device's L2 cache. Ranges are clipped to the blob.
@@ -245,6 +276,160 @@ unweight_status unweight_linear_notes(const unweight_linear* linear, char* text,
  */
 unweight_status unweight_linear_run(const unweight_linear* linear, const unweight_matmul_arguments* arguments,
                                     uint16_t* scratch, void* stream);
+
+/* ---- the distribution form -------------------------------------------------------------------------------------- */
+
+/** A distribution blob in device memory whose header and tables have been validated. It owns no device memory. */
+typedef struct unweight_distribution_device_blob unweight_distribution_device_blob;
+
+/**
+ * How many bytes of a distribution blob unweight_distribution_device_blob_create() needs: those before its stream.
+ *
+ * @param header        the blob's first 256 bytes, or more
+ * @param header_bytes  how many there are
+ * @param front_bytes   set to the number on success, otherwise to 0
+ */
+unweight_status unweight_distribution_front_bytes(const void* header, size_t header_bytes, uint64_t* front_bytes);
+
+/**
+ * Validates header and tables of a distribution blob and that `device_bytes` is an address on the current device, and
+ * loads the kernels. Reads no device memory.
+ *
+ * @param front         the blob in host memory, or as much of it as unweight_distribution_front_bytes() says
+ * @param front_bytes   how many bytes there are
+ * @param device_bytes  the whole blob in device memory, aligned to UNWEIGHT_DEVICE_BLOB_ALIGNMENT
+ * @param device_blob   set to the new object, otherwise to NULL; to be destroyed with
+ *                      unweight_distribution_device_blob_destroy()
+ */
+unweight_status unweight_distribution_device_blob_create(const void* front, size_t front_bytes,
+                                                         const void* device_bytes,
+                                                         unweight_distribution_device_blob** device_blob);
+
+/** Frees the object, not the device memory. NULL does nothing. */
+void unweight_distribution_device_blob_destroy(unweight_distribution_device_blob* device_blob);
+
+/**
+ * Decodes the whole tensor, whatever the blob's bytes are without reading or writing elsewhere.
+ *
+ * @param device_blob  the blob
+ * @param values       device memory of bfloat16 bit patterns
+ * @param row_stride   in values, at least cols
+ * @param status       a word of device memory that the caller has set to 0; what it says in the end,
+ *                     unweight_distribution_check_status() knows
+ * @param stream       see above
+ */
+unweight_status unweight_distribution_device_decode(const unweight_distribution_device_blob* device_blob,
+                                                    uint16_t* values, uint64_t row_stride, uint64_t* status,
+                                                    void* stream);
+
+/** The error that a status word stands for: UNWEIGHT_OK, UNWEIGHT_CORRUPT_PAYLOAD, UNWEIGHT_CHECKSUM_MISMATCH, ... */
+unweight_status unweight_distribution_check_status(uint64_t status);
+
+/** What came of a transcoding. Memory that the device can write and the host read, aligned to 8 bytes. */
+typedef struct unweight_transcode_outcome {
+  uint64_t status;     /**< for unweight_distribution_check_status() */
+  uint64_t blob_bytes; /**< of the runtime blob: after either half */
+  uint8_t header[256]; /**< of the runtime blob: after the second half */
+} unweight_transcode_outcome;
+
+/**
+ * Bytes of device memory, aligned to 256, that transcoding to the runtime form needs.
+ *
+ * @param device_blob      the blob
+ * @param slab_bytes       of decoded values at a time; a larger tensor is decoded three times. 0: the whole tensor
+ * @param workspace_bytes  set to the size on success, otherwise to 0
+ */
+unweight_status unweight_transcode_workspace_bytes(const unweight_distribution_device_blob* device_blob,
+                                                   uint64_t slab_bytes, size_t* workspace_bytes);
+
+/** The first half: decodes, and finds out how large the runtime blob is. Enqueued. */
+unweight_status unweight_transcode_plan(const unweight_distribution_device_blob* device_blob, void* workspace,
+                                        uint64_t slab_bytes, unweight_transcode_outcome* outcome, void* stream);
+
+/**
+ * The second half, with the workspace as the first one has left it: writes the runtime blob. Enqueued.
+ *
+ * @param device_blob     the blob
+ * @param workspace       see above
+ * @param slab_bytes      as before
+ * @param out             device memory, aligned to UNWEIGHT_DEVICE_BLOB_ALIGNMENT
+ * @param capacity_bytes  of out; where it is less than blob_bytes nothing is written, and the status says so
+ * @param outcome         see above
+ * @param stream          see above
+ */
+unweight_status unweight_transcode_finish(const unweight_distribution_device_blob* device_blob, void* workspace,
+                                          uint64_t slab_bytes, void* out, uint64_t capacity_bytes,
+                                          unweight_transcode_outcome* outcome, void* stream);
+
+/** The runtime blob that a transcoding has written to `device_bytes`; see unweight_device_blob_create(). */
+unweight_status unweight_transcoded_blob(const unweight_transcode_outcome* outcome, const void* device_bytes,
+                                         unweight_device_blob** device_blob);
+
+/* ---- loading ---------------------------------------------------------------------------------------------------- */
+
+/** A tensor that has been loaded. Everything but `data` and `blob` is valid during the callback alone. */
+typedef struct unweight_loaded_tensor {
+  uint64_t struct_size;
+  const char* file;           /**< of the source, relative to its folder */
+  const char* name;           /**< of the tensor */
+  const char* dtype;          /**< of the source tensor, as safetensors files name it: "BF16" */
+  const uint64_t* shape;      /**< of the source tensor: `rank` extents */
+  uint64_t rank;              /**< number of extents */
+  void* data;                 /**< device memory: the runtime blob, or the values; NULL where there are none */
+  uint64_t size_bytes;        /**< of data */
+  unweight_device_blob* blob; /**< of a blob, else NULL; the callback's, who destroys it some time */
+  const char* original_file;  /**< of an alias, which has another tensor's data, delivered before; else NULL */
+  const char* original_name;  /**< likewise */
+} unweight_loaded_tensor;
+
+/** What a program gives to unweight_load(). All callbacks are called on the thread that loads. */
+typedef struct unweight_load_options {
+  uint64_t struct_size;
+  void* user; /**< handed to the callbacks */
+  /** Receives a tensor; 0 goes on, anything else ends loading with UNWEIGHT_CANCELLED. Required. */
+  int (*deliver)(void* user, const unweight_loaded_tensor* tensor);
+  /** Device memory for a tensor, aligned to UNWEIGHT_DEVICE_BLOB_ALIGNMENT, or NULL. NULL: cudaMalloc(). */
+  void* (*allocate)(void* user, const char* file, const char* name, uint64_t size_bytes);
+  void (*release)(void* user, void* memory); /**< takes memory back that was not delivered */
+  uint64_t host_buffer_bytes;                /**< page-locked memory that files are read into; 0: 128 MiB */
+  uint64_t device_bytes;                     /**< beside what is delivered; 0: the largest tensor's values */
+  uint32_t threads;                          /**< that read files; 0: 4 */
+  uint32_t no_verify;                        /**< 1: payload checksums of runtime blobs are not checked */
+  uint64_t reserved;                         /**< 0 */
+} unweight_load_options;
+
+/**
+ * Loads a bundle of either profile, or a plain checkpoint, to the current device: blobs as runtime blobs, all else as
+ * it is. Returns when everything has been delivered. A shared libunweight or libunweight_cuda.a has this function, not
+ * the codec alone.
+ *
+ * @param path     of the folder, or of a safetensors file
+ * @param options  what to do with the tensors
+ */
+unweight_status unweight_load(const char* path, const unweight_load_options* options);
+
+/* ---- CUDA graphs ------------------------------------------------------------------------------------------------ */
+
+/* For callers that give each graph a workspace of its own, since graphs may be replayed at the same time. */
+
+/**
+ * Which capture a stream takes part in.
+ *
+ * @param stream   see above
+ * @param capture  set to the capture's number, unique in the process; to 0 when the stream is not being captured
+ */
+unweight_status unweight_stream_capture(void* stream, uint64_t* capture);
+
+/**
+ * Has a flag set when a graph is gone: the one that the stream is being captured into, and everything instantiated from
+ * it. Until then `released` must stay valid.
+ *
+ * @param stream    a stream that is being captured
+ * @param released  set to 0 now, and to 1 then, by any thread
+ *
+ * Errors: UNWEIGHT_INVALID_ARGUMENT (not being captured).
+ */
+unweight_status unweight_stream_capture_lease(void* stream, uint32_t* released);
 
 #ifdef __cplusplus
 }

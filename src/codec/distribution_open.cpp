@@ -20,15 +20,33 @@ Result<void> check(const char* what, std::uint64_t stored, std::uint64_t compute
               fmt::format("{}: stored checksum {:016x}, computed {:016x}", what, stored, computed));
 }
 
-}  // namespace
-
-Result<View> open_blob(std::span<const std::byte> bytes) {
+Result<Header> checked_header(std::span<const std::byte> bytes) {
   const auto header = read_header(bytes);
-  if (!header) return tl::unexpected(header.error());
+  if (!header) return header;
   if (auto ok = check("distribution blob header", header->header_checksum, header_checksum(*header)); !ok) {
     return tl::unexpected(ok.error());
   }
-  return View::validate(*header, bytes);
+  return header;
+}
+
+/// @tparam Validated  View or Front
+template <class Validated>
+Result<Validated> open(std::span<const std::byte> bytes) {
+  const auto header = checked_header(bytes);
+  if (!header) return tl::unexpected(header.error());
+  return Validated::validate(*header, bytes);
+}
+
+}  // namespace
+
+Result<View> open_blob(std::span<const std::byte> bytes) { return open<View>(bytes); }
+
+Result<Front> open_front(std::span<const std::byte> bytes) { return open<Front>(bytes); }
+
+Result<std::uint64_t> front_bytes(std::span<const std::byte> bytes) {
+  const auto header = checked_header(bytes);
+  if (!header) return tl::unexpected(header.error());
+  return Front::bytes_needed(*header);
 }
 
 Result<void> check_payload(const View& blob, unsigned threads) {

@@ -17,6 +17,12 @@ namespace unweight::codec::distribution {
 /// bad_alloc.
 [[nodiscard]] Result<format::distribution::View> open_blob(std::span<const std::byte> bytes);
 
+/// As open_blob(), of bytes that need not go beyond the blob's tables.
+[[nodiscard]] Result<format::distribution::Front> open_front(std::span<const std::byte> bytes);
+
+/// How many bytes that is, from the blob's header.
+[[nodiscard]] Result<std::uint64_t> front_bytes(std::span<const std::byte> header);
+
 [[nodiscard]] Result<void> check_payload(const format::distribution::View& blob, unsigned threads);
 
 /// Fails unless `strips` (XXH3-64 of each strip's values) combine to the tensor's recorded checksum.

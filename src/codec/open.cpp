@@ -12,15 +12,33 @@ std::uint64_t header_checksum(const Header& header) {
   return xxh3(std::as_bytes(std::span(&header, 1)).first(offsetof(Header, header_checksum)));
 }
 
-Result<BlobView> open_blob(std::span<const std::byte> bytes) {
+Result<Header> checked_header(std::span<const std::byte> bytes) {
   const auto header = read_header(bytes);
-  if (!header) return tl::unexpected(header.error());
+  if (!header) return header;
   const std::uint64_t computed = header_checksum(*header);
   if (computed != header->header_checksum) {
     return fail(ErrorCode::kChecksumMismatch, fmt::format("blob header: stored checksum {:016x}, computed {:016x}",
                                                           header->header_checksum, computed));
   }
+  return header;
+}
+
+Result<BlobView> open_blob(std::span<const std::byte> bytes) {
+  const auto header = checked_header(bytes);
+  if (!header) return tl::unexpected(header.error());
   return BlobView::validate(*header, bytes);
+}
+
+Result<BlobTables> open_tables(std::span<const std::byte> bytes, std::span<const std::byte> tables) {
+  const auto header = checked_header(bytes);
+  if (!header) return tl::unexpected(header.error());
+  return BlobTables::validate(*header, tables);
+}
+
+Result<ByteRange> tables_range(std::span<const std::byte> bytes) {
+  const auto header = checked_header(bytes);
+  if (!header) return tl::unexpected(header.error());
+  return BlobTables::range(*header);
 }
 
 std::uint64_t payload_checksum(std::span<const std::byte> payload, unsigned threads) {

@@ -18,6 +18,16 @@ namespace unweight::codec {
 /// Validates header (with its checksum) and tables. Does not read the payload.
 [[nodiscard]] Result<format::BlobView> open_blob(std::span<const std::byte> bytes);
 
+/// The header, with its checksum checked and nothing else.
+[[nodiscard]] Result<format::Header> checked_header(std::span<const std::byte> bytes);
+
+/// As open_blob(), of a blob of which only the header and the tables are there: the bytes of tables_range().
+[[nodiscard]] Result<format::BlobTables> open_tables(std::span<const std::byte> header,
+                                                     std::span<const std::byte> tables);
+
+/// Where a blob's tables lie.
+[[nodiscard]] Result<format::ByteRange> tables_range(std::span<const std::byte> header);
+
 /// Checksum of everything after the header, in chunks of kPayloadChunkBytes.
 [[nodiscard]] std::uint64_t payload_checksum(std::span<const std::byte> payload, unsigned threads);
 

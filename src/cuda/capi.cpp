@@ -121,12 +121,42 @@ unweight_status unweight_device_blob_create(const void* blob, size_t blob_bytes,
   });
 }
 
+unweight_status unweight_device_blob_open(const void* device_bytes, size_t size_bytes, void* stream,
+                                          unweight_device_blob** device_blob) {
+  return guarded([&]() -> Result<void> {
+    if (auto ok = check_object(device_blob, "device_blob"); !ok) return ok;
+    *device_blob = nullptr;
+    const auto* bytes = static_cast<const std::byte*>(device_bytes);
+    if (auto ok = check_array(bytes, size_bytes, "device_bytes", "size_bytes"); !ok) return ok;
+    const auto opened = DeviceBlob::open({bytes, size_bytes}, to_stream(stream));
+    if (!opened) return tl::unexpected(opened.error());
+    *device_blob = new unweight_device_blob{*opened};
+    return {};
+  });
+}
+
+unweight_status unweight_device_blob_shape(const unweight_device_blob* device_blob, unweight_matrix_shape* shape) {
+  return with_blob(device_blob, [&](const DeviceBlob& blob) -> Result<void> {
+    if (auto ok = check_object(shape, "shape"); !ok) return ok;
+    *shape = {blob.shape().batch, blob.shape().rows, blob.shape().cols};
+    return {};
+  });
+}
+
 void unweight_device_blob_destroy(unweight_device_blob* device_blob) { delete device_blob; }
 
 unweight_status unweight_device_decode(const unweight_device_blob* device_blob, uint16_t* values, uint64_t row_stride,
                                        void* stream) {
   return with_blob(device_blob, [&](const DeviceBlob& blob) {
     return unweight::decode(blob, values, row_stride, to_stream(stream));
+  });
+}
+
+unweight_status unweight_device_gather_rows(const unweight_device_blob* device_blob, const int64_t* row_numbers,
+                                            size_t row_count, uint16_t* values, uint64_t row_stride, void* stream) {
+  return with_blob(device_blob, [&](const DeviceBlob& blob) -> Result<void> {
+    if (auto ok = check_array(row_numbers, row_count, "row_numbers", "row_count"); !ok) return ok;
+    return unweight::gather_rows(blob, {row_numbers, row_count}, values, row_stride, to_stream(stream));
   });
 }
 

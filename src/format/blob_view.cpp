@@ -28,49 +28,74 @@ Result<void> check_offsets(const Header& h, const TiledGeometry& g) {
 
 Result<Header> read_header(std::span<const std::byte> bytes) { return kChecks.read(bytes, kMagic, kVersionMajor); }
 
-Result<BlobView> BlobView::validate(const Header& h, std::span<const std::byte> bytes) {
+Result<void> BlobTables::read(const Header& h, std::uint64_t& blob_bytes) {
   const auto counted = kChecks.check_common(h, static_cast<std::uint8_t>(Layout::kTiled));
   if (!counted) return tl::unexpected(counted.error());
   const std::uint64_t values = *counted;
-
-  BlobView view;
-  view.header_ = h;
-  std::uint64_t expected_bytes = 0;
-  if (view.layout() == Layout::kRaw) {
+  header_ = h;
+  if (layout() == Layout::kRaw) {
     if (h.palette_count != 0 || h.exception_units != 0 || h.exception_base != 0) {
       return corrupt_header("a raw blob has no palettes and no exceptions");
     }
-    TiledGeometry none;  // all offsets zero
-    if (auto ok = check_offsets(h, none); !ok) return tl::unexpected(ok.error());
-    expected_bytes = raw_blob_bytes(values);
-  } else {
-    if (values == 0) return corrupt_header("a tiled blob cannot be empty");
-    if (h.palette_count == 0 || h.palette_count > kMaxPalettes) {
-      return corrupt_header("palette_count = " + text(h.palette_count) + " must be 1 to " + text(kMaxPalettes));
-    }
-    if (h.exception_base > kMaxExceptionBase) {
-      return corrupt_header("exception_base = " + text(h.exception_base) + " must be at most " +
-                            text(kMaxExceptionBase));
-    }
-    // Padding multiplies the values by at most 16 * 64, so no product below overflows.
-    view.geometry_ = tiled_geometry(h.batch, h.rows, h.cols, h.palette_count);
-    if (auto ok = check_offsets(h, view.geometry_); !ok) return tl::unexpected(ok.error());
-    if (h.exception_units > view.geometry_.tiles * kEscapedTileUnits || h.exception_units > UINT32_MAX) {
-      return corrupt_header("exception_units = " + text(h.exception_units) + " is too many for " +
-                            text(view.geometry_.tiles) + " tiles");
-    }
-    expected_bytes = view.geometry_.blob_bytes(h.exception_units);
+    blob_bytes = raw_blob_bytes(values);
+    return check_offsets(h, geometry_);
   }
-  const auto own_bytes = kChecks.check_size(h, expected_bytes, bytes);
+  if (values == 0) return corrupt_header("a tiled blob cannot be empty");
+  if (h.palette_count == 0 || h.palette_count > kMaxPalettes) {
+    return corrupt_header("palette_count = " + text(h.palette_count) + " must be 1 to " + text(kMaxPalettes));
+  }
+  if (h.exception_base > kMaxExceptionBase) {
+    return corrupt_header("exception_base = " + text(h.exception_base) + " must be at most " + text(kMaxExceptionBase));
+  }
+  // Padding multiplies the values by at most 16 * 64, so no product below overflows.
+  geometry_ = tiled_geometry(h.batch, h.rows, h.cols, h.palette_count);
+  if (auto ok = check_offsets(h, geometry_); !ok) return ok;
+  if (h.exception_units > geometry_.tiles * kEscapedTileUnits || h.exception_units > UINT32_MAX) {
+    return corrupt_header("exception_units = " + text(h.exception_units) + " is too many for " + text(geometry_.tiles) +
+                          " tiles");
+  }
+  blob_bytes = geometry_.blob_bytes(h.exception_units);
+  return {};
+}
+
+Result<ByteRange> BlobTables::range(const Header& h) {
+  BlobTables blob;
+  std::uint64_t blob_bytes = 0;
+  if (auto ok = blob.read(h, blob_bytes); !ok) return tl::unexpected(ok.error());
+  return blob.range();
+}
+
+Result<BlobTables> BlobTables::validate(const Header& h, std::span<const std::byte> tables) {
+  BlobTables blob;
+  std::uint64_t blob_bytes = 0;
+  if (auto ok = blob.read(h, blob_bytes); !ok) return tl::unexpected(ok.error());
+  if (h.blob_bytes != blob_bytes) {
+    return corrupt_header("blob_bytes = " + text(h.blob_bytes) + " must be " + text(blob_bytes));
+  }
+  if (tables.size() < blob.range().size) {
+    return fail(ErrorCode::kTruncated,
+                "blob: " + text(tables.size()) + " bytes of tables, the header announces " + text(blob.range().size));
+  }
+  if (auto ok = blob.read_tables(tables); !ok) return tl::unexpected(ok.error());
+  return blob;
+}
+
+Result<BlobView> BlobView::validate(const Header& h, std::span<const std::byte> bytes) {
+  BlobView view;
+  std::uint64_t blob_bytes = 0;
+  if (auto ok = view.read(h, blob_bytes); !ok) return tl::unexpected(ok.error());
+  const auto own_bytes = kChecks.check_size(h, blob_bytes, bytes);
   if (!own_bytes) return tl::unexpected(own_bytes.error());
   view.bytes_ = *own_bytes;
-  if (view.layout() == Layout::kTiled) {
-    if (auto ok = view.validate_tables(); !ok) return tl::unexpected(ok.error());
-  }
+  const auto tables =
+      view.bytes_.subspan(static_cast<std::size_t>(view.range().offset), static_cast<std::size_t>(view.range().size));
+  if (auto ok = view.read_tables(tables); !ok) return tl::unexpected(ok.error());
   return view;
 }
 
-Result<void> BlobView::validate_tables() const {
+Result<void> BlobTables::read_tables(std::span<const std::byte> tables) {
+  tables_ = tables;
+  if (layout() == Layout::kRaw) return {};
   const TiledGeometry& g = geometry_;
   for (std::uint32_t p = 0; p < header_.palette_count; ++p) {
     for (std::uint32_t j = 0; j + 1 < kPaletteSize; ++j) {

@@ -126,6 +126,30 @@ UNWEIGHT_HOST_DEVICE constexpr Blocks cut_blocks(std::uint64_t batch, std::uint6
   return b;
 }
 
+/// Where a block lies in its tensor.
+struct BlockPlace {
+  std::uint64_t row = 0;   ///< first row in the tensor seen as one matrix of batch * rows rows
+  std::uint64_t col = 0;   ///< first column
+  std::uint32_t rows = 0;  ///< 1 to group_rows
+  std::uint32_t cols = 0;  ///< 1 to block_cols
+
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr std::uint32_t steps() const { return rows * steps_per_row(cols); }
+};
+
+/// Where a block of a tensor of this shape lies.
+UNWEIGHT_HOST_DEVICE constexpr BlockPlace place_block(const Blocks& blocks, std::uint64_t rows, std::uint64_t cols,
+                                                      std::uint64_t block) {
+  const std::uint64_t part = block % blocks.col_blocks, group = block / blocks.col_blocks;
+  const std::uint64_t row = group % blocks.groups * blocks.group_rows;
+  const std::uint64_t rows_left = rows - row, cols_left = cols - part * blocks.block_cols;
+  BlockPlace place;
+  place.row = group / blocks.groups * rows + row;
+  place.col = part * blocks.block_cols;
+  place.rows = static_cast<std::uint32_t>(rows_left < blocks.group_rows ? rows_left : blocks.group_rows);
+  place.cols = static_cast<std::uint32_t>(cols_left < blocks.block_cols ? cols_left : blocks.block_cols);
+  return place;
+}
+
 /// Section offsets that follow from shape and counts; the header repeats them and must agree.
 struct Sections {
   std::uint64_t block_starts_offset = 0;

@@ -47,40 +47,68 @@ Result<void> check_counts(const Header& h) {
 
 Result<Header> read_header(std::span<const std::byte> bytes) { return kChecks.read(bytes, kMagic, kVersionMajor); }
 
-Result<View> View::validate(const Header& h, std::span<const std::byte> bytes) {
+Result<void> Front::read(const Header& h, std::uint64_t& blob_bytes) {
   const auto counted = kChecks.check_common(h, static_cast<std::uint8_t>(Layout::kCoded));
   if (!counted) return tl::unexpected(counted.error());
   const std::uint64_t values = *counted;
-
-  View view;
-  view.header_ = h;
-  std::uint64_t expected_bytes = 0;
-  if (view.layout() == Layout::kRaw) {
+  header_ = h;
+  if (layout() == Layout::kRaw) {
     if (h.class_count != 0 || h.scale_count != 0 || h.table_units != 0 || h.stream_bytes != 0) {
       return corrupt_header("a raw blob has no classes, scales, tables and stream");
     }
-    if (auto ok = check_offsets(h, Sections{}); !ok) return tl::unexpected(ok.error());
-    expected_bytes = raw_blob_bytes(values);
-  } else {
-    if (values == 0) return corrupt_header("a coded blob cannot be empty");
-    if (auto ok = check_counts(h); !ok) return tl::unexpected(ok.error());
-    // At most 6 bytes for each of at most 2^48 blocks and a byte for each row: no sum below overflows.
-    view.blocks_ = cut_blocks(h.batch, h.rows, h.cols);
-    view.sections_ = place_sections(view.blocks_, h.batch * h.rows, h.scale_count, h.table_units);
-    if (auto ok = check_offsets(h, view.sections_); !ok) return tl::unexpected(ok.error());
-    expected_bytes = view.sections_.blob_bytes(h.stream_bytes);
+    blob_bytes = raw_blob_bytes(values);
+    return check_offsets(h, Sections{});
   }
-  const auto own_bytes = kChecks.check_size(h, expected_bytes, bytes);
+  if (values == 0) return corrupt_header("a coded blob cannot be empty");
+  if (auto ok = check_counts(h); !ok) return ok;
+  // At most 6 bytes for each of at most 2^48 blocks and a byte for each row: no sum below overflows.
+  blocks_ = cut_blocks(h.batch, h.rows, h.cols);
+  sections_ = place_sections(blocks_, h.batch * h.rows, h.scale_count, h.table_units);
+  blob_bytes = sections_.blob_bytes(h.stream_bytes);
+  return check_offsets(h, sections_);
+}
+
+Result<void> Front::read_tables() {
+  if (layout() == Layout::kRaw) return {};
+  if (auto ok = read_models(); !ok) return ok;
+  return check_starts();
+}
+
+Result<std::uint64_t> Front::bytes_needed(const Header& h) {
+  Front front;
+  std::uint64_t blob_bytes = 0;
+  if (auto ok = front.read(h, blob_bytes); !ok) return tl::unexpected(ok.error());
+  return front.front_bytes();
+}
+
+Result<Front> Front::validate(const Header& h, std::span<const std::byte> bytes) {
+  Front front;
+  std::uint64_t blob_bytes = 0;
+  if (auto ok = front.read(h, blob_bytes); !ok) return tl::unexpected(ok.error());
+  // Of the blob, only what is needed has to be there.
+  const std::uint64_t needed = front.front_bytes();
+  if (h.blob_bytes != blob_bytes || bytes.size() < needed) {
+    const auto checked = kChecks.check_size(h, blob_bytes, bytes);
+    if (!checked) return tl::unexpected(checked.error());
+  }
+  front.bytes_ = bytes.first(static_cast<std::size_t>(needed));
+  if (auto ok = front.read_tables(); !ok) return tl::unexpected(ok.error());
+  return front;
+}
+
+Result<View> View::validate(const Header& h, std::span<const std::byte> bytes) {
+  View view;
+  std::uint64_t blob_bytes = 0;
+  if (auto ok = view.read(h, blob_bytes); !ok) return tl::unexpected(ok.error());
+  const auto own_bytes = kChecks.check_size(h, blob_bytes, bytes);
   if (!own_bytes) return tl::unexpected(own_bytes.error());
   view.bytes_ = *own_bytes;
-  if (view.layout() == Layout::kCoded) {
-    if (auto ok = view.validate_models(); !ok) return tl::unexpected(ok.error());
-    if (auto ok = view.validate_blocks(); !ok) return tl::unexpected(ok.error());
-  }
+  if (auto ok = view.read_tables(); !ok) return tl::unexpected(ok.error());
+  if (auto ok = view.check_states(); !ok) return tl::unexpected(ok.error());
   return view;
 }
 
-Result<void> View::validate_models() {
+Result<void> Front::read_models() {
   const auto unit = [this](std::uint64_t offset, std::uint64_t i) {
     return load<std::uint16_t>(at(offset) + i * sizeof(std::uint16_t));
   };
@@ -125,23 +153,19 @@ Result<void> View::validate_models() {
   return {};
 }
 
-Result<void> View::validate_blocks() const {
+Result<void> Front::check_starts() const {
   if (start(0) != 0) return corrupt_payload("block 0 begins at byte " + text(start(0)) + ", not at 0");
   for (std::uint64_t b = 0; b < blocks_.count; ++b) {
     const std::uint64_t begin = start(b), end = start(b + 1);
     const BlockPlace where = place(b);
-    const std::uint64_t before_states = suffix_plane_bytes(where.steps());
-    std::uint64_t least = before_states + kFixedStateBytes;
-    if (end < begin || end > header_.stream_bytes || end - begin < least) {
+    if (end < begin || end > header_.stream_bytes ||
+        end - begin < suffix_plane_bytes(where.steps()) + kFixedStateBytes) {
       return corrupt_payload("block " + text(b) + " ranges from byte " + text(begin) + " to " + text(end) +
                              " of a stream of " + text(header_.stream_bytes));
     }
-    const auto mask = load<std::uint32_t>(at(sections_.stream_offset) + begin + before_states);
-    least += align_up(static_cast<std::uint64_t>(std::popcount(mask)), kStartUnit);
-    least += std::uint64_t{escape_count(b)} * kEscapeBytes;
-    if (end - begin < least || escape_count(b) > where.rows * where.cols) {
-      return corrupt_payload("block " + text(b) + " of " + text(end - begin) + " bytes has " + text(escape_count(b)) +
-                             " escapes");
+    if (escape_count(b) > where.rows * where.cols) {
+      return corrupt_payload("block " + text(b) + " of " + text(where.rows * where.cols) + " values has " +
+                             text(escape_count(b)) + " escapes");
     }
   }
   if (start(blocks_.count) != header_.stream_bytes) {
@@ -151,19 +175,21 @@ Result<void> View::validate_blocks() const {
   return {};
 }
 
-BlockPlace place_block(const Blocks& blocks, std::uint64_t rows, std::uint64_t cols, std::uint64_t block) noexcept {
-  const std::uint64_t part = block % blocks.col_blocks, group = block / blocks.col_blocks;
-  const std::uint64_t row = group % blocks.groups * blocks.group_rows;
-  BlockPlace place;
-  place.row = group / blocks.groups * rows + row;
-  place.col = part * blocks.block_cols;
-  place.rows = static_cast<std::uint32_t>(std::min<std::uint64_t>(blocks.group_rows, rows - row));
-  place.cols = static_cast<std::uint32_t>(std::min<std::uint64_t>(blocks.block_cols, cols - place.col));
-  return place;
-}
-
-BlockPlace View::place(std::uint64_t block) const noexcept {
-  return place_block(blocks_, header_.rows, header_.cols, block);
+Result<void> View::check_states() const {
+  if (layout() == Layout::kRaw) return {};
+  for (std::uint64_t b = 0; b < blocks().count; ++b) {
+    const auto bytes = block(b);
+    const std::uint64_t before_states = suffix_plane_bytes(place(b).steps());
+    const auto mask = load<std::uint32_t>(bytes.data() + before_states);
+    const std::uint64_t least = before_states + kFixedStateBytes +
+                                align_up(static_cast<std::uint64_t>(std::popcount(mask)), kStartUnit) +
+                                std::uint64_t{escape_count(b)} * kEscapeBytes;
+    if (bytes.size() < least) {
+      return corrupt_payload("block " + text(b) + " of " + text(bytes.size()) + " bytes has " + text(escape_count(b)) +
+                             " escapes");
+    }
+  }
+  return {};
 }
 
 }  // namespace unweight::format::distribution

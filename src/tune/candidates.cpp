@@ -6,10 +6,19 @@
 namespace unweight::tune {
 namespace {
 
-/// The next combination of all members but those of the launch, the last member changing first; false after the last.
-bool advance(MatmulConfig& config) {
+/// With more tokens, `stages` are not looked at.
+constexpr std::uint32_t kMostStagedTokens = 64;
+
+/// Whether a member's values are other candidates: not those of the launch, and not what makes no difference.
+bool varies(const ConfigMember& member, std::uint32_t bucket) {
+  if (member.role == MemberRole::kLaunch) return false;
+  return member.number != &MatmulConfig::stages || bucket_tokens(bucket) <= kMostStagedTokens;
+}
+
+/// The next combination of all members that vary, the last member changing first; false after the last.
+bool advance(MatmulConfig& config, std::uint32_t bucket) {
   for (auto member = kConfigMembers.rbegin(); member != kConfigMembers.rend(); ++member) {
-    if (member->role == MemberRole::kLaunch) continue;
+    if (!varies(*member, bucket)) continue;
     const auto next = std::ranges::upper_bound(member->values, member->get(config));
     if (next != member->values.end()) {
       member->set(config, *next);
@@ -20,9 +29,11 @@ bool advance(MatmulConfig& config) {
   return false;
 }
 
-MatmulConfig first_config(bool dependent_launch) {
+MatmulConfig first_config(std::uint32_t bucket, bool dependent_launch) {
   MatmulConfig config;
-  for (const ConfigMember& member : kConfigMembers) member.set(config, member.values.front());
+  for (const ConfigMember& member : kConfigMembers) {
+    if (varies(member, bucket)) member.set(config, member.values.front());
+  }
   config.dependent_launch = dependent_launch;
   return config;
 }
@@ -41,14 +52,14 @@ Result<void> legal_in_bucket(std::uint32_t bucket, const MatmulConfig& config, c
 
 ConfigCandidates config_candidates(std::uint32_t bucket, bool dependent_launch, const CanImplement& can_implement) {
   ConfigCandidates candidates;
-  MatmulConfig config = first_config(dependent_launch);
+  MatmulConfig config = first_config(bucket, dependent_launch);
   do {
     if (auto legal = legal_in_bucket(bucket, config, can_implement)) {
       candidates.legal.push_back(config);
     } else {
       candidates.refused.push_back({config, std::move(legal.error().message)});
     }
-  } while (advance(config));
+  } while (advance(config, bucket));
   return candidates;
 }
 

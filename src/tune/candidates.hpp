@@ -30,7 +30,7 @@ struct ConfigCandidates {
   std::vector<RefusedConfig> refused;
 };
 
-/// Every combination of the members' values (choice.hpp), in a fixed order.
+/// Every combination of the members' values (choice.hpp) that can make a difference, in a fixed order.
 [[nodiscard]] ConfigCandidates config_candidates(std::uint32_t bucket, bool dependent_launch,
                                                  const CanImplement& can_implement);
 

@@ -60,13 +60,12 @@ inline constexpr auto kConfigMembers = std::to_array<ConfigMember>({
     members::flag("split", &MatmulConfig::split),
     members::flag("dependent_launch", &MatmulConfig::dependent_launch, MemberRole::kLaunch),
     members::flag("warpgroup", &MatmulConfig::warpgroup),
-    members::flag("share_x", &MatmulConfig::share_x),
 });
 
 /// Number of members; does not compile when MatmulConfig has more or fewer than the list.
 constexpr std::size_t count_members(const MatmulConfig& config) {
-  const auto& [strips, stages, split, dependent_launch, warpgroup, share_x] = config;
-  const void* const all[] = {&strips, &stages, &split, &dependent_launch, &warpgroup, &share_x};
+  const auto& [strips, stages, split, dependent_launch, warpgroup] = config;
+  const void* const all[] = {&strips, &stages, &split, &dependent_launch, &warpgroup};
   return std::size(all);
 }
 static_assert(count_members(MatmulConfig{}) == kConfigMembers.size(), "every member of MatmulConfig is in the list");

@@ -130,6 +130,7 @@ class Tuner {
       if (entry->cells.empty() || report_.plan.find(entry->weight) != nullptr) continue;
       report_.plan.weights.push_back(std::move(*entry));
     }
+    if (options_.weight_done) options_.weight_done(report_.plan);
     return report_progress(describe(weight));
   }
 

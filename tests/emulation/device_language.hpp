@@ -40,6 +40,7 @@ T __ldg(const T* at) {
 }
 
 inline std::uint32_t min(std::uint32_t a, std::uint32_t b) { return std::min(a, b); }
+inline std::uint32_t max(std::uint32_t a, std::uint32_t b) { return std::max(a, b); }
 
 inline void __syncthreads() { unweight::emulation::sync_block(); }
 inline void __syncwarp() {
@@ -61,6 +62,39 @@ T __shfl_down_sync(std::uint32_t mask, T value, std::uint32_t distance) {
   return __shfl_sync(mask, value, lane + distance < unweight::emulation::kWarpLanes ? lane + distance : lane);
 }
 
+template <class T>
+T __shfl_up_sync(std::uint32_t mask, T value, std::uint32_t distance) {
+  const std::uint32_t lane = threadIdx.x % unweight::emulation::kWarpLanes;
+  return __shfl_sync(mask, value, lane < distance ? lane : lane - distance);
+}
+
+template <class T>
+T __shfl_xor_sync(std::uint32_t mask, T value, std::uint32_t lanes) {
+  return __shfl_sync(mask, value, threadIdx.x % unweight::emulation::kWarpLanes ^ lanes);
+}
+
+namespace unweight::emulation {
+/// Joins all lanes' values, one after the other.
+template <class Join>
+std::uint32_t reduce(std::uint32_t value, const Join& join) {
+  const std::byte* all = exchange(&value, sizeof value);
+  std::uint32_t result = 0;
+  for (std::uint32_t lane = 0; lane < kWarpLanes; ++lane) {
+    std::uint32_t other;
+    std::memcpy(&other, all + lane * sizeof other, sizeof other);
+    result = join(result, other);
+  }
+  return result;
+}
+}  // namespace unweight::emulation
+
+inline std::uint32_t __reduce_max_sync(std::uint32_t, std::uint32_t value) {
+  return unweight::emulation::reduce(value, [](std::uint32_t a, std::uint32_t b) { return std::max(a, b); });
+}
+inline std::uint32_t __reduce_add_sync(std::uint32_t, std::uint32_t value) {
+  return unweight::emulation::reduce(value, [](std::uint32_t a, std::uint32_t b) { return a + b; });
+}
+
 inline std::uint32_t __ballot_sync(std::uint32_t, bool value) {
   const std::byte* all = unweight::emulation::exchange(&value, sizeof value);
   std::uint32_t result = 0;
@@ -71,6 +105,32 @@ inline std::uint32_t __ballot_sync(std::uint32_t, bool value) {
 }
 
 inline bool __any_sync(std::uint32_t mask, bool value) { return __ballot_sync(mask, value) != 0; }
+
+inline bool __all_sync(std::uint32_t mask, bool value) { return ~__ballot_sync(mask, value) == 0; }
+
+inline int __ffs(int value) { return __builtin_ffs(value); }
+inline int __popc(std::uint32_t value) { return __builtin_popcount(value); }
+
+template <class T>
+T atomicAdd(T* at, T value) {
+  const T old = *at;
+  *at = old + value;
+  return old;
+}
+
+template <class T>
+T atomicMax(T* at, T value) {
+  const T old = *at;
+  *at = std::max(old, value);
+  return old;
+}
+
+template <class T>
+T atomicCAS(T* at, T expected, T value) {
+  const T old = *at;
+  if (old == expected) *at = value;
+  return old;
+}
 
 inline std::uint32_t atomicInc(std::uint32_t* counter, std::uint32_t limit) {
   const std::uint32_t old = *counter;

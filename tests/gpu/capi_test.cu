@@ -7,6 +7,7 @@
 #include "support/tensors.hpp"
 #include <cstdint>
 #include <string>
+#include <unistd.h>
 #include <unweight/unweight_cuda.h>
 #include <vector>
 
@@ -117,6 +118,46 @@ TEST_F(CudaCInterfaceOnDevice, DoesWhatTheCppInterfaceDoes) {
   arguments.struct_size = 0;
   expect_refused(unweight_matmul(blob, &arguments, &config, nullptr), "arguments->struct_size = 0");
   unweight_device_blob_destroy(blob);
+}
+
+TEST_F(CudaCInterfaceOnDevice, CapturesAndWhatIsLentToTheirGraphs) {
+  cudaStream_t stream = nullptr;
+  ASSERT_CUDA(cudaStreamCreate(&stream));
+  std::uint64_t capture = 7;
+  std::uint32_t released[2] = {7, 7};
+  ASSERT_EQ(unweight_stream_capture(stream, &capture), UNWEIGHT_OK) << unweight_last_error_message();
+  EXPECT_EQ(capture, 0U);
+  expect_refused(unweight_stream_capture(stream, nullptr), "capture is NULL");
+  expect_refused(unweight_stream_capture_lease(stream, nullptr), "released is NULL");
+  expect_refused(unweight_stream_capture_lease(stream, released), "not being captured");
+  const DeviceArray<std::byte> memory(4096);
+  cudaGraphExec_t runnable[2] = {};
+  std::uint64_t captures[2] = {};
+  for (int i = 0; i < 2; ++i) {
+    cudaGraph_t graph = nullptr;
+    ASSERT_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    ASSERT_EQ(unweight_stream_capture(stream, &captures[i]), UNWEIGHT_OK) << unweight_last_error_message();
+    EXPECT_NE(captures[i], 0U);
+    ASSERT_EQ(unweight_stream_capture_lease(stream, &released[i]), UNWEIGHT_OK) << unweight_last_error_message();
+    ASSERT_CUDA(cudaMemsetAsync(memory.data(), i, memory.size(), stream));
+    ASSERT_CUDA(cudaStreamEndCapture(stream, &graph));
+    ASSERT_CUDA(cudaGraphInstantiate(&runnable[i], graph, 0));
+    ASSERT_CUDA(cudaGraphDestroy(graph));  // what was instantiated from it still holds what was lent
+    ASSERT_CUDA(cudaGraphLaunch(runnable[i], stream));
+  }
+  EXPECT_NE(captures[0], captures[1]);
+  ASSERT_CUDA(cudaStreamSynchronize(stream));
+  const auto wait_for = [](const std::uint32_t& flag) {
+    for (int i = 0; i < 1000 && __atomic_load_n(&flag, __ATOMIC_ACQUIRE) == 0; ++i) usleep(1000);
+    return __atomic_load_n(&flag, __ATOMIC_ACQUIRE);
+  };
+  EXPECT_EQ(__atomic_load_n(&released[0], __ATOMIC_ACQUIRE), 0U);
+  ASSERT_CUDA(cudaGraphExecDestroy(runnable[0]));
+  EXPECT_EQ(wait_for(released[0]), 1U);
+  EXPECT_EQ(__atomic_load_n(&released[1], __ATOMIC_ACQUIRE), 0U);
+  ASSERT_CUDA(cudaGraphExecDestroy(runnable[1]));
+  EXPECT_EQ(wait_for(released[1]), 1U);
+  ASSERT_CUDA(cudaStreamDestroy(stream));
 }
 
 }  // namespace

@@ -247,6 +247,26 @@ TEST_F(DecodeOnDevice, RefusesUnsoundArguments) {
   expect_refused(reinterpret_cast<std::uint16_t*>(reinterpret_cast<char*>(out.data()) + 1), 512, "aligned");
 }
 
+/// A blob of which the host has header and tables alone, or whose tables were validated before.
+TEST_F(DecodeOnDevice, FromParts) {
+  const MatrixShape shape{2, 40, 300};
+  const auto values = make_tensor(shape, Filling::kEscapes1p5, 1);
+  const auto blob = UploadedBlob::encoded(values, shape);
+  const std::span<const std::byte> bytes = blob.bytes;
+  const auto range = blob_tables(bytes.first(256));
+  ASSERT_TRUE(range) << range.error().message;
+  const auto tables = bytes.subspan(range->offset, range->size_bytes);
+  for (const auto& device : {DeviceBlob::create(bytes.first(256), tables, blob.memory.data()),
+                             DeviceBlob::create_unchecked(bytes.first(256), blob.memory.data())}) {
+    ASSERT_TRUE(device) << device.error().message;
+    GuardedOutput out(shape, shape.cols, 0);
+    ASSERT_TRUE(decode(*device, out.data(), shape.cols, nullptr));
+    out.check(values, "from parts");
+  }
+  expect_error(DeviceBlob::create(bytes.first(256), tables.first(100), blob.memory.data()), ErrorCode::kTruncated,
+               "tables");
+}
+
 /// What a caller without a usable device is told.
 TEST(DecodeWithoutDevice, SaysSo) {
   int devices = 0;

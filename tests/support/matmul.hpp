@@ -18,12 +18,11 @@
 namespace unweight::test {
 
 /// What the bits of Y depend on.
-inline auto kind_of(const MatmulConfig& c) { return std::tuple(c.strips, c.split, c.warpgroup, c.split && c.share_x); }
+inline auto kind_of(const MatmulConfig& c) { return std::tuple(c.strips, c.split, c.warpgroup); }
 
 inline std::string describe(const MatmulConfig& c) {
   return "strips " + std::to_string(c.strips) + ", stages " + std::to_string(c.stages) + (c.split ? ", split" : "") +
-         (c.warpgroup ? ", warpgroup" : "") + (c.share_x ? ", share_x" : "") +
-         (c.dependent_launch ? ", dependent" : "");
+         (c.warpgroup ? ", warpgroup" : "") + (c.dependent_launch ? ", dependent" : "");
 }
 
 /// X [tokens, cols], N(0, 1), row t at values[t * stride]; NaN in the gaps between rows.

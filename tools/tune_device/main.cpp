@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The part of `unweight tune` that needs a GPU: a program of its own, so that the tool needs no CUDA toolkit. It
-// measures and writes a plan; what to do with it is the tool's. On standard output, a line each:
+// measures and writes a plan, anew after each weight; what to do with it is the tool's. On standard output, a line each:
 //
 //   progress DONE TOTAL TEXT          while it works
 //   warning TEXT, refusal TEXT        once at the end
@@ -86,9 +86,11 @@ int run(int argc, char** argv) {
     say(fmt::format("progress {} {} {}", progress.cells_done, progress.cells_total, progress.current));
     return true;
   };
+  unweight::Result<void> written;
+  options.weight_done = [&](const unweight::Plan& plan) { written = unweight::write_plan(plan, out); };
   const auto report = unweight::tune_on_device(options);
   if (!report) return stop(report.error());
-  if (const auto written = unweight::write_plan(report->plan, out); !written) return stop(written.error());
+  if (!written) return stop(written.error());
   for (const std::string& warning : report->warnings) say("warning " + warning);
   for (const std::string& refusal : report->refusals) say("refusal " + refusal);
   say(fmt::format("summary {:.3f} {} {}", report->seconds, report->candidates_timed, report->candidates_refused));

@@ -11,9 +11,11 @@
 /// Before a loop over registers, whose indices must be constants. Compilers for the CPU do not know the order.
 #if defined(__CUDA_ARCH__)
 #define UNWEIGHT_UNROLL _Pragma("unroll")
+#define UNWEIGHT_UNROLL_4 _Pragma("unroll 4")   // so that loads of later rounds go out early
 #define UNWEIGHT_NO_UNROLL _Pragma("unroll 1")  // the opposite: where copies of the body would only cost registers
 #else
 #define UNWEIGHT_UNROLL
+#define UNWEIGHT_UNROLL_4
 #define UNWEIGHT_NO_UNROLL
 #endif
 
@@ -60,6 +62,15 @@ UNWEIGHT_HOST_DEVICE inline std::uint32_t logic3(std::uint32_t a, std::uint32_t 
 UNWEIGHT_HOST_DEVICE inline std::uint32_t select_bits(std::uint32_t mask, std::uint32_t if_set,
                                                       std::uint32_t if_clear) {
   return logic3<(0xf0 & 0xcc) | (~0xf0 & 0xaa)>(mask, if_set, if_clear);
+}
+
+/// SHF: the 32 bits from bit `shift`, below 32, of the 64 of `low`, then `high`.
+UNWEIGHT_HOST_DEVICE inline std::uint32_t funnel_shift(std::uint32_t low, std::uint32_t high, std::uint32_t shift) {
+#if defined(__CUDA_ARCH__)
+  return __funnelshift_r(low, high, shift);
+#else
+  return static_cast<std::uint32_t>((std::uint64_t{high} << 32 | low) >> shift);
+#endif
 }
 
 /// Exact.

@@ -31,6 +31,7 @@ struct ExceptionList {
 
   /// Of a tile outside the matrix.
   static UNWEIGHT_HOST_DEVICE constexpr ExceptionList absent() { return {0, kUnusual | kEscaped}; }
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr bool is_absent() const { return packed == absent().packed; }
 
   [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr std::uint32_t place() const { return packed & ((1U << kPlaceBits) - 1); }
   [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr std::uint32_t count() const {
@@ -40,7 +41,6 @@ struct ExceptionList {
   [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr std::uint32_t usual_count() const { return packed >> kPlaceBits; }
   [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr bool is_unusual() const { return packed >= kUnusual; }
   [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr bool is_escaped() const { return packed >= kEscaped; }
-  [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr bool is_absent() const { return is_escaped() && count() == 0; }
 };
 static_assert(format::kEscapedTileUnits < 1U << ExceptionList::kCountBits);
 

@@ -1,55 +1,54 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The end of an item of kernels/sm90_small_batch.cuh for more than 64 tokens. Every strip has one warp, so the lanes of
-// two blocks that work on one item hold sums of the same places: these go from registers to registers, 16 bytes at a
-// time, without an exchange between the warps of a block.
+// The end of an item of kernels/sm90_large_batch.cuh. Lanes of two blocks that work on one item hold sums of the same
+// places: these go from registers to registers, 16 bytes at a time. Finished sums become a part of Y by way of shared
+// memory, 32 tokens at a time, since registers hold pairs of tokens and Y has a token's features side by side. A warp
+// does so for itself: no barrier holds up the others.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cuda/device/bit_ops.cuh>
-#include <cuda/device/small_batch_block.cuh>
-#include <cuda/device/small_batch_messenger.cuh>
-#include <cuda/device/strip_output.cuh>
+#include <cuda/device/large_batch_block.cuh>
 #include <cuda/ptx/barrier.cuh>
 #include <cuda/ptx/cluster.cuh>
+#include <cuda/ptx/copy.cuh>
 #include <cuda/ptx/grid.cuh>
 #include <cuda/ptx/memory.cuh>
+#include <cuda/ptx/mma.cuh>
 #include <cuda/ptx/registers.cuh>
+#include <cuda/ptx/wgmma.cuh>
+#include <format/bf16.hpp>
 #include <format/layout.hpp>
 
 namespace unweight::sm90 {
 
 template <class Config>
-struct LargeBatchSums : SmallBatchBlock<Config> {
-  using Traits = SmallBatchTraits<Config>;
-  using Block = SmallBatchBlock<Config>;
-  using Block::params, Block::map, Block::shared;
-  using Sums = float[Config::kTokenTiles][4];
-  static constexpr std::uint32_t kGroups = Traits::kGroups;
-  /// Tiles of tokens whose partial sums are waited for at once: as many as there are registers for.
-  static constexpr std::uint32_t kTilesAhead = 8;
-  static_assert(Config::kTokenTiles % kTilesAhead == 0);
+struct LargeBatchSums : LargeBatchBlock<Config> {
+  using Block = LargeBatchBlock<Config>;
+  using Traits = LargeBatchTraits<Config>;
+  using Map = LargeBatchMap<Config>;
+  using Block::params, Block::lane, Block::base, Block::shared;
+  static constexpr std::uint32_t kGroups = Traits::kGroups, kGroupTiles = Traits::kGroupTiles;
+  using Sums = float[kGroups * kGroupTiles][4];
+  using Group = float[kGroupTiles][4];
 
   /// Stores what lies inside Y; or, of an item that another block finishes, partial sums. Clears the sums.
-  /// @param own_place  of the warp's own memory
-  __device__ void store(const SmallBatchSegment& segment, std::uint32_t own_place, Sums& sums) const {
+  __device__ void store(const Segment& segment, Sums& sums) const {
     ptx::wait_for_previous_grids();  // nothing has been written so far
     std::uint32_t thread = threadIdx.x;
     ptx::keep(thread);  // from here on, so that no address that depends on it is kept in registers during the items
     if (params.deal.by_clusters()) {
-      store_by_cluster(segment, own_place, thread, sums);
+      store_by_cluster(segment, thread, sums);
     } else if (segment.end != params.deal.steps) {
       store_partials(thread, sums);
-      SmallBatchMessenger<Config>::tell();
     } else {
-      if (segment.begin != 0) {
-        SmallBatchMessenger<Config>::await();
-        add_partials(segment.first_peer, thread, sums);
-      }
-      const StripOutput<Config> output(*this, segment.item, thread / device::kLanes);
+      if (segment.begin != 0) add_partials(segment.first_peer, thread, sums);
+      const auto item = this->locate(segment.item);
       UNWEIGHT_UNROLL
-      for (std::uint32_t group = 0; group < kGroups; ++group) output.store(own_place, group, group_of(sums, group));
+      for (std::uint32_t group = 0; group < kGroups; ++group) {
+        store_group(item, group, thread, group_of(sums, group));
+      }
     }
     UNWEIGHT_UNROLL
     for (auto& tile : sums) {
@@ -59,74 +58,157 @@ struct LargeBatchSums : SmallBatchBlock<Config> {
   }
 
  private:
-  static __device__ const TokenGroup& group_of(const Sums& sums, std::uint32_t group) {
-    return reinterpret_cast<const TokenGroup&>(sums[group * kGroupTiles]);
+  static __device__ const Group& group_of(const Sums& sums, std::uint32_t group) {
+    return reinterpret_cast<const Group&>(sums[group * kGroupTiles]);
   }
 
-  /// Where a peer, or the block itself, leaves a thread's partial sums of a tile of tokens.
-  [[nodiscard]] __device__ float* partial(std::uint32_t peer, std::uint32_t tile, std::uint32_t thread) const {
-    return params.partial_sums + std::uint64_t{this->block_of(peer)} * Traits::kItemSums +
-           (tile * Traits::kConsumerThreads + thread) * 4;
+  // ---- Y ------------------------------------------------------------------------------------------------------------
+
+  static __device__ std::uint32_t pack(float low, float high) {
+    return device::round_to_bf16(low) | std::uint32_t{device::round_to_bf16(high)} << 16;
   }
 
-  __device__ void store_partials(std::uint32_t thread, const Sums& sums) const {
+  [[nodiscard]] __device__ float bias_of(std::uint32_t row) const {
+    return params.bias != nullptr && row < params.rows ? device::float_of_bf16(params.bias[row]) : 0;
+  }
+
+  /// Offset in a warp's staging memory of a token's 8 features, which are neighbours: without bank conflicts both as
+  /// rows of 8 tokens and in the order of tokens.
+  static __device__ std::uint32_t staged_at(std::uint32_t token, std::uint32_t half) {
+    return 32 * token + 16 * (half ^ (token >> 2 & 1));
+  }
+
+  /// A warp's 16 features of a group of tokens.
+  __device__ void store_group(const typename Block::Item& item, std::uint32_t group, std::uint32_t thread,
+                              const Group& sums) const {
+    ptx::keep(thread);  // places are found anew for each group: all of them at once would take too many registers
+    const std::uint32_t warp = thread / device::kLanes, in_warp = thread % device::kLanes;
+    const std::uint32_t row_tile = group / Traits::kTokenGroups, in_tile = group % Traits::kTokenGroups;
+    const std::uint32_t first_token = item.first_token + in_tile * Traits::kGroupTokens;
+    const std::uint32_t strip = (warp / 4 * Traits::kRowTiles + row_tile) * 4 + warp % 4;
+    const std::uint32_t first_row = (item.first_strip + strip) * format::kTileRows;
+    if (first_token >= params.tokens || first_row >= params.rows) return;
+    const std::uint32_t staging = Map::kOwn + warp * Map::kOwnBytes;
+    const float bias[2] = {bias_of(first_row + in_warp / 4), bias_of(first_row + in_warp / 4 + 8)};
+    __syncwarp();  // nobody reads the group before any more
     UNWEIGHT_UNROLL
-    for (std::uint32_t t = 0; t < Config::kTokenTiles; ++t) {
-      *reinterpret_cast<float4*>(partial(this->group(), t, thread)) =
-          make_float4(sums[t][0], sums[t][1], sums[t][2], sums[t][3]);
+    for (std::uint32_t t = 0; t < kGroupTiles; t += 2) {
+      std::uint32_t values[4];  // two tiles of 8 tokens, two of 8 features
+      UNWEIGHT_UNROLL
+      for (std::uint32_t i = 0; i < 4; ++i) {
+        const float(&tile)[4] = sums[t + i / 2];
+        const std::uint32_t half = i % 2;
+        values[i] = pack(tile[2 * half] + bias[half], tile[2 * half + 1] + bias[half]);
+      }
+      const std::uint32_t at = staged_at((t + in_warp / 16) * 8 + in_warp % 8, in_warp / 8 % 2);
+      ptx::store_transposed_matrices(base + staging + at, values);
+    }
+    __syncwarp();
+    // Two neighbouring lanes have a token's 16 features: 32 bytes, a sector of the L2 cache.
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < Traits::kGroupTokens; i += device::kLanes / 2) {
+      const std::uint32_t in_group = i + in_warp / 2, half = in_warp % 2, row = first_row + 8 * half;
+      const std::byte* from = shared + staging + staged_at(in_group, half);
+      const std::uint32_t token = first_token + in_group;
+      std::uint16_t* to = params.y + (token * params.y_stride + row);
+      if (token < params.tokens && row + 8 <= params.rows && params.y_by_vectors) {
+        *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
+      } else if (token < params.tokens) {
+        store_values(to, from, row);
+      }
     }
   }
 
-  /// Adds those of peers first_peer to the one before this, in their order.
-  __device__ void add_partials(std::uint32_t first_peer, std::uint32_t thread, Sums& sums) const {
+  /// Up to 8 features, where a vector does not fit.
+  __device__ void store_values(std::uint16_t* to, const std::byte* from, std::uint32_t row) const {
+    const std::uint32_t count = row < params.rows ? min(8U, params.rows - row) : 0;
+    UNWEIGHT_NO_UNROLL
+    for (std::uint32_t i = 0; i < count; ++i) to[i] = reinterpret_cast<const std::uint16_t*>(from)[i];
+  }
+
+  // ---- partial sums by way of global memory -------------------------------------------------------------------------
+
+  /// Where a pair leaves a thread's partial sums of the first tile of tokens; those of the next lie kTileSums further.
+  [[nodiscard]] __device__ float* partials(std::uint32_t pair, std::uint32_t thread) const {
+    const std::uint32_t block = pair * Traits::kSharers + this->sharer();
+    return params.partial_sums + std::uint64_t{block} * Traits::kItemSums + 4 * thread;
+  }
+  static constexpr std::uint32_t kTileSums = 4 * Traits::kConsumerThreads;
+  /// The flag of a warp of such a block.
+  [[nodiscard]] __device__ std::uint32_t* flag(std::uint32_t pair, std::uint32_t thread) const {
+    const std::uint32_t block = pair * Traits::kSharers + this->sharer();
+    return params.partial_flags + block * Traits::kConsumers + thread / device::kLanes;
+  }
+
+  __device__ void store_partials(std::uint32_t thread, const Sums& sums) const {
+    float* const to = partials(Block::pair(), thread);
     UNWEIGHT_UNROLL
-    for (std::uint32_t begin = 0; begin < Config::kTokenTiles; begin += kTilesAhead) {
-      UNWEIGHT_NO_UNROLL
-      for (std::uint32_t peer = first_peer; peer < this->group(); ++peer) {
+    for (std::uint32_t t = 0; t < kGroups * kGroupTiles; ++t) {
+      *reinterpret_cast<float4*>(to + t * kTileSums) = make_float4(sums[t][0], sums[t][1], sums[t][2], sums[t][3]);
+    }
+    __syncwarp();
+    if (lane == 0) ptx::set_flag(flag(Block::pair(), thread));
+  }
+
+  /// Adds those of pairs first_peer to the one before this, in their order. Pairs of a lower number have begun earlier.
+  __device__ void add_partials(std::uint32_t first_peer, std::uint32_t thread, Sums& sums) const {
+    UNWEIGHT_NO_UNROLL
+    for (std::uint32_t peer = first_peer; peer < Block::pair(); ++peer) {
+      if (lane == 0) {
+        ptx::wait_for_flag(flag(peer, thread));
+        *flag(peer, thread) = 0;  // for the next launch: nobody else reads it
+      }
+      __syncwarp();
+      const float* const from = partials(peer, thread);
+      UNWEIGHT_UNROLL
+      for (std::uint32_t begin = 0; begin < kGroups * kGroupTiles; begin += kTilesAhead) {
         float more[kTilesAhead][4];
         UNWEIGHT_UNROLL
-        for (std::uint32_t t = 0; t < kTilesAhead; ++t) ptx::load_from_l2(more[t], partial(peer, begin + t, thread));
+        for (std::uint32_t t = 0; t < kTilesAhead; ++t) ptx::load_from_l2(more[t], from + (begin + t) * kTileSums);
         UNWEIGHT_UNROLL
         for (std::uint32_t i = 0; i < 4 * kTilesAhead; ++i) sums[begin + i / 4][i % 4] += more[i / 4][i % 4];
       }
     }
   }
+  /// Tiles of tokens whose partial sums are waited for at once: as many as there are registers for.
+  static constexpr std::uint32_t kTilesAhead = 8;
 
-  /// A block's part of an item that a cluster has. Its blocks share out the groups of tokens, in turns: each sends the
+  // ---- sums of a cluster --------------------------------------------------------------------------------------------
+
+  /// A pair's part of an item that a cluster has. The parts share out the groups of tokens, in turns: each sends the
   /// others what is theirs, and adds up its own in the order of K.
-  __device__ void store_by_cluster(const SmallBatchSegment& segment, std::uint32_t own_place, std::uint32_t thread,
-                                   const Sums& sums) const {
-    const std::uint32_t parts = params.deal.parts, rank = blockIdx.x - segment.item * parts;
-    this->await_cluster();
+  __device__ void store_by_cluster(const Segment& segment, std::uint32_t thread, const Sums& sums) const {
+    const std::uint32_t parts = params.deal.parts, mine = this->part;
+    Block::meet_cluster();  // nobody reads X any more
     for_groups([&](std::uint32_t group, std::uint32_t owner, std::uint32_t turn) {
-      if (owner == rank) return;
-      const std::uint32_t to = ptx::cluster_address(
-          this->base + received_at(turn * (parts - 1) + rank - (rank > owner ? 1 : 0), thread), owner);
-      const std::uint32_t barrier = ptx::cluster_address(this->all_received(), owner);
-      const TokenGroup& mine = group_of(sums, group);
+      if (owner == mine) return;
+      const std::uint32_t rank = Block::first_rank(owner) + Block::sharer();
+      const std::uint32_t to =
+          ptx::cluster_address(base + received_at(turn * (parts - 1) + mine - (mine > owner ? 1 : 0), thread), rank);
+      const std::uint32_t barrier = ptx::cluster_address(this->all_received(), rank);
       UNWEIGHT_UNROLL
       for (std::uint32_t t = 0; t < kGroupTiles; ++t) {
-        ptx::store_async_to_cluster(to + t * kTileBytes, mine[t], barrier);
+        ptx::store_async_to_cluster(to + t * kTileBytes, group_of(sums, group)[t], barrier);
       }
     });
-    if (rank < kGroups) ptx::barrier_wait(this->all_received(), 0);
-    const StripOutput<Config> output(*this, segment.item, thread / device::kLanes);
+    const auto item = this->locate(segment.item);
+    if (mine < kGroups) ptx::barrier_wait(this->all_received(), 0);
     for_groups([&](std::uint32_t group, std::uint32_t owner, std::uint32_t turn) {
-      if (owner != rank) return;
-      TokenGroup total = {};
+      if (owner != mine) return;
+      Group total = {};
       std::uint32_t from = received_at(turn * (parts - 1), thread);
       UNWEIGHT_NO_UNROLL
-      for (std::uint32_t part = 0; part < parts; ++part) {
+      for (std::uint32_t i = 0; i < parts; ++i) {
         UNWEIGHT_UNROLL
         for (std::uint32_t t = 0; t < kGroupTiles; ++t) {
-          const float(&mine)[4] = group_of(sums, group)[t];
-          float4 more = make_float4(mine[0], mine[1], mine[2], mine[3]);
-          if (part != rank) more = *reinterpret_cast<const float4*>(shared + from + t * kTileBytes);
+          const float(&own)[4] = group_of(sums, group)[t];
+          float4 more = make_float4(own[0], own[1], own[2], own[3]);
+          if (i != mine) more = *reinterpret_cast<const float4*>(shared + from + t * kTileBytes);
           total[t][0] += more.x, total[t][1] += more.y, total[t][2] += more.z, total[t][3] += more.w;
         }
-        if (part != rank) from += kGroupTiles * kTileBytes;
+        if (i != mine) from += kGroupTiles * kTileBytes;
       }
-      output.store(own_place, group, total);
+      store_group(item, group, thread, total);
     });
   }
 
@@ -142,11 +224,11 @@ struct LargeBatchSums : SmallBatchBlock<Config> {
   }
 
   /// Of all threads' sums of a tile of tokens.
-  static constexpr std::uint32_t kTileBytes = 4 * sizeof(float) * Traits::kConsumerThreads;
+  static constexpr std::uint32_t kTileBytes = kTileSums * static_cast<std::uint32_t>(sizeof(float));
 
   /// Offset in shared memory of a group's sums that a block has received, the place-th such.
-  [[nodiscard]] __device__ std::uint32_t received_at(std::uint32_t place, std::uint32_t thread) const {
-    return map.received + place * kGroupTiles * kTileBytes + thread * 4 * static_cast<std::uint32_t>(sizeof(float));
+  [[nodiscard]] static __device__ std::uint32_t received_at(std::uint32_t place, std::uint32_t thread) {
+    return Map::kReceived + place * kGroupTiles * kTileBytes + thread * 4 * static_cast<std::uint32_t>(sizeof(float));
   }
 };
 

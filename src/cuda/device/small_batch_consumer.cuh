@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cuda/device/exception_list.cuh>
+#include <cuda/device/raw_fragments.cuh>
 #include <cuda/device/small_batch_block.cuh>
 #include <cuda/device/small_batch_sums.cuh>
 #include <cuda/device/tile_decode.cuh>
@@ -74,35 +75,6 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
 
   // ---- tiles --------------------------------------------------------------------------------------------------------
 
-  /// A tile of raw values that a tensor copy has brought.
-  __device__ Fragments load_raw(std::uint32_t tile) const {
-    Fragments fragments;
-    const std::uint32_t row = lane % 16;
-    UNWEIGHT_UNROLL
-    for (std::uint32_t s = 0; s < 4; ++s) {
-      ptx::load_matrices(fragments.a[s], tile + row * 128 + ((2 * s + lane / 16) ^ (row & 7)) * 16);
-    }
-    return fragments;
-  }
-
-  /// A tile of raw values where they lie, for rows that a tensor copy cannot address.
-  __device__ Fragments fetch_raw(std::uint32_t strip, std::uint32_t column_tile) const {
-    Fragments fragments;
-    UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < 16; ++i) {
-      const std::uint32_t row = strip * format::kTileRows + lane / 4 + 8 * (i & 1);
-      const std::uint32_t col = column_tile * format::kTileCols + 16 * (i / 4) + 8 * (i / 2 & 1) + 2 * (lane & 3);
-      std::uint32_t pair = 0;
-      if (row < params.rows) {
-        const std::uint16_t* at = params.raw_values + std::uint64_t{row} * params.cols + col;
-        if (col < params.cols) pair = at[0];
-        if (col + 1 < params.cols) pair |= std::uint32_t{at[1]} << 16;
-      }
-      fragments.a[i / 4][i % 4] = pair;
-    }
-    return fragments;
-  }
-
   /// The tile of a slot, from whatever form it has, as join() takes it.
   /// @param exists  whether there is such a tile; otherwise zeros
   __device__ auto load(std::uint32_t slot, const device::LanePalettes& palettes, std::uint32_t item, std::uint32_t step,
@@ -110,14 +82,15 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     const std::uint32_t tile = places.tile + slot * Traits::kWeightBytes;
     if constexpr (Config::kRaw) {
       // Outside the matrix both give zeros.
-      if (params.raw_by_tensor_copy) return load_raw(base + tile);
-      return fetch_raw(item * Config::kStrips + places.strip, step * Traits::kColTiles + places.column);
+      if (params.raw_by_tensor_copy) return load_raw(base + tile, lane);
+      return fetch_raw(params, item * Config::kStrips + places.strip, step * Traits::kColTiles + places.column, lane);
     } else {
       auto* exponents = reinterpret_cast<std::uint8_t*>(shared + places.own);
-      const auto* list = reinterpret_cast<const device::ExceptionList*>(shared + places.list + slot * sizeof(Stage));
+      const auto* place = reinterpret_cast<const device::ExceptionList*>(shared + places.list + slot * sizeof(Stage));
+      const device::ExceptionList list = exists ? *place : device::ExceptionList::absent();
       const device::FragmentDecoder decoder{shared, params.exceptions, exponents,
                                             lane,   places.lane16,     params.exception_base};
-      return decoder.decode(shared + tile, palettes, list, exists);
+      return decoder.decode(shared + tile, palettes, list);
     }
   }
 
@@ -182,7 +155,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     device::LanePalettes palettes{};
     RingPlace place;
     [[maybe_unused]] RingPlace x_place;
-    SmallBatchSegment now = schedule.segment(0);
+    Segment now = schedule.segment(0);
     for (std::uint32_t n = 1; now.exists(); ++n) {
       // In steps before `end` the warp has a tile; the last strips of W and the last columns may be missing.
       const std::uint32_t strip = now.item * Config::kStrips + places.strip;

@@ -27,7 +27,7 @@ struct SmallBatchMessenger : SmallBatchBlock<Config> {
 
   __device__ void run() const {
     if (this->params.deal.by_clusters()) return;
-    const SmallBatchSegment first = this->schedule.begun(), last = this->schedule.ended();
+    const Segment first = this->schedule.begun(), last = this->schedule.ended();
     std::uint32_t* const flags = this->params.partial_flags;
     if (first.exists()) {
       ptx::named_barrier_sync(kSumsWritten, kThreads);
@@ -35,8 +35,8 @@ struct SmallBatchMessenger : SmallBatchBlock<Config> {
     }
     if (last.exists()) {
       ptx::wait_for_previous_grids();
-      for (std::uint32_t peer = last.first_peer + this->lane; peer < this->group(); peer += device::kLanes) {
-        std::uint32_t* const flag = flags + this->block_of(peer);
+      for (std::uint32_t peer = last.first_peer + this->lane; peer < blockIdx.x; peer += device::kLanes) {
+        std::uint32_t* const flag = flags + peer;
         ptx::wait_for_flag(flag);
         *flag = 0;  // for the next launch: nobody else reads it
       }

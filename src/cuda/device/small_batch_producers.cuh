@@ -24,13 +24,13 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   using Block::params, Block::lane, Block::base, Block::map, Block::shared;
   using Stage = SmallBatchStage<Config>;
   static constexpr std::uint32_t kStartsPerStrip = Traits::kColTiles + 1;
-  static constexpr std::uint32_t kAhead = Config::kWarpTiles > 1 ? 1 : 3;  ///< stages of its own
+  static constexpr std::uint32_t kAhead = 3;        ///< stages of its own
   static constexpr std::uint32_t kFirstStages = 2;  ///< requested before the block's threads have met
 
   /// A stage to come.
   struct Work {
     bool exists, begins_segment;
-    std::uint32_t item, step;  ///< item: of W's rows
+    std::uint32_t item, step;
     /// Together the unit at which the exceptions of the lane's tile begin. On their way from memory: an addition, or a
     /// move to other registers, would wait for them.
     std::uint32_t segment_start, tile_start;
@@ -40,7 +40,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   Work ahead[kAhead]{};
   /// Where the stage after those lies, if it exists: segment n of the schedule.
   std::uint32_t n = 0;
-  SmallBatchSegment segment{};
+  Segment segment{};
   std::uint32_t step = 0;
 
   [[nodiscard]] __device__ bool x_here() const { return !Traits::kXApart; }
@@ -49,7 +49,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
 
   // ---- the sequence of stages ---------------------------------------------------------------------------------------
 
-  __device__ void advance(const SmallBatchSchedule& whole, std::uint32_t stages) {
+  __device__ void advance(const Schedule& whole, std::uint32_t stages) {
     step += stages;
     while (segment.exists() && step >= segment.end) {
       const std::uint32_t beyond = step - segment.end;
@@ -62,11 +62,11 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   [[nodiscard]] __device__ std::uint32_t strip_in_item() const { return lane / kStartsPerStrip; }
   [[nodiscard]] __device__ std::uint32_t tile_in_stage() const { return lane % kStartsPerStrip; }
 
-  __device__ void look_ahead(const SmallBatchSchedule& whole, Work& work) {
+  __device__ void look_ahead(const Schedule& whole, Work& work) {
     work.exists = segment.exists();
     if (!work.exists) return;
     work.begins_segment = step == segment.begin;
-    work.item = this->locate(segment.item).rows;
+    work.item = segment.item;
     work.step = step;
     if constexpr (!Config::kRaw) {
       const std::uint32_t strip = work.item * Config::kStrips + strip_in_item();
@@ -104,7 +104,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   __device__ void request(const Work& work, std::uint32_t slot, bool with_x) const {
     expect(slot);
     // X goes first, since copies run in order and X must not wait behind many tiles.
-    if (with_x && x_copied()) this->copy_x(0, work.step * Traits::kXTiles, slot, this->full(slot));
+    if (with_x && x_copied()) this->copy_x(work.step * Traits::kColTiles, slot, this->full(slot));
     copy_weights(work.item, work.step, slot);
   }
 
@@ -134,15 +134,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
         ptx::copy_async16(to + 16 * v, params.exceptions + aligned + std::uint64_t{kVectorUnits} * v);
       }
     }
-    if constexpr (Config::kWarpTiles > 1) {
-      const bool exists =
-          first_strip + strip < params.strips && work.step * Traits::kColTiles + column < params.tiles_per_strip;
-      if (!exists && strip < Config::kStrips && column < Traits::kColTiles) {
-        stage.lists[strip * Traits::kColTiles + column] = device::ExceptionList::absent();
-      }
-    }
-    const std::uint32_t strips = !Block::kTokenBlocks || first_strip < params.strips ? params.strips - first_strip : 0;
-    if (work.begins_segment && lane < min(Config::kStrips, strips)) {
+    if (work.begins_segment && lane < min(Config::kStrips, params.strips - first_strip)) {
       ptx::copy_async16(ptx::shared_address(stage.row_palettes) + lane * format::kTileRows,
                         params.row_palettes + std::uint64_t{first_strip + lane} * format::kTileRows);
     }
@@ -158,25 +150,24 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
     this->init_full(0, kFirstStages);
     if (lane == 0) {
       if (x_copied()) ptx::prefetch_tensor_map(&this->x_map);
-      const SmallBatchSegment first = SmallBatchSchedule::first_segment(params.deal, this->group());
+      const Segment first = Schedule::first_segment(params.deal, blockIdx.x);
       for (std::uint32_t slot = 0; slot < stages_requested_first(first); ++slot) {
-        request({true, false, this->locate(first.item).rows, first.begin + slot, 0, 0}, slot, !params.dependent);
+        request({true, false, first.item, first.begin + slot, 0, 0}, slot, !params.dependent);
       }
     }
     __syncwarp();
     this->init_full(kFirstStages, params.stages);
     this->init_others();
-    if constexpr (Traits::kReceivesInRings) this->init_received();
   }
 
-  [[nodiscard]] __device__ std::uint32_t stages_requested_first(const SmallBatchSegment& first) const {
+  [[nodiscard]] __device__ std::uint32_t stages_requested_first(const Segment& first) const {
     return x_stored() ? 0 : min(kFirstStages, first.end - first.begin);
   }
 
   __device__ void begin() {
-    segment = SmallBatchSchedule::first_segment(params.deal, this->group());
+    segment = Schedule::first_segment(params.deal, blockIdx.x);
     step = segment.begin;
-    const SmallBatchSchedule whole(params.deal, this->group());  // the shared one is not written yet
+    const Schedule whole(params.deal, blockIdx.x);  // the shared one is not written yet
     advance(whole, number);
     UNWEIGHT_UNROLL
     for (Work& work : ahead) look_ahead(whole, work);
@@ -184,7 +175,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
   }
 
   __device__ void run() {
-    const SmallBatchSegment first = this->schedule.segment(0);
+    const Segment first = this->schedule.segment(0);
     const std::uint32_t requested = stages_requested_first(first);
     // Of stages before `early` X comes later than the tiles: it may be what the kernel in front writes.
     const std::uint32_t early = x_copied() && params.dependent ? min(params.stages, first.end - first.begin) : 0;
@@ -194,7 +185,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
       x_awaited = false;
       ptx::wait_for_previous_grids();
       for (std::uint32_t slot = number; slot < early; slot += Traits::kProducers) {
-        if (lane == 0) this->copy_x(0, (first.begin + slot) * Traits::kXTiles, slot, this->full(slot));
+        if (lane == 0) this->copy_x((first.begin + slot) * Traits::kColTiles, slot, this->full(slot));
       }
     };
     RingPlace place{0, 1};
@@ -210,7 +201,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
         if (count >= early) await_x();
         if (count >= params.stages) ptx::barrier_wait(this->empty(place.slot), place.parity);
         if (lane == 0 && count >= requested) request(work, place.slot, count >= early);
-        if (x_stored()) this->store_x(0, work.step * Traits::kXTiles, place.slot, this->full(place.slot));
+        if (x_stored()) this->store_x(work.step * Traits::kColTiles, place.slot, this->full(place.slot));
         if constexpr (!Config::kRaw) fill_exceptions(work, place.slot);
         look_ahead(this->schedule, work);
         count += Traits::kProducers;
@@ -233,21 +224,17 @@ struct SmallBatchXProducer : SmallBatchBlock<Config> {
     ptx::wait_for_previous_grids();
     RingPlace place{0, 1};
     std::uint32_t count = 0, n = 0;
-    for (SmallBatchSegment now = this->schedule.segment(0); now.exists(); now = this->schedule.segment(++n)) {
-      const std::uint32_t token = this->locate(now.item).token;
-      for (std::uint32_t step = now.begin; step < now.end; ++step) {
-        UNWEIGHT_UNROLL
-        for (std::uint32_t i = 0; i < Traits::kColTiles; i += Traits::kXTiles, ++count) {
-          const std::uint32_t barrier = this->x_full(place.slot), tile = step * Traits::kColTiles + i;
-          if (count >= Traits::kXSlots) ptx::barrier_wait(this->x_empty(place.slot), place.parity);
-          if (!by_tensor_copy) {
-            this->store_x(token, tile, place.slot, barrier);
-          } else if (this->lane == 0) {
-            ptx::barrier_arrive_expect(barrier, Traits::kXBytes);
-            this->copy_x(token, tile, place.slot, barrier);
-          }
-          place.advance(1, Traits::kXSlots);
+    for (Segment now = this->schedule.segment(0); now.exists(); now = this->schedule.segment(++n)) {
+      for (std::uint32_t step = now.begin; step < now.end; ++step, ++count) {
+        const std::uint32_t barrier = this->x_full(place.slot), tile = step * Traits::kColTiles;
+        if (count >= Traits::kXSlots) ptx::barrier_wait(this->x_empty(place.slot), place.parity);
+        if (!by_tensor_copy) {
+          this->store_x(tile, place.slot, barrier);
+        } else if (this->lane == 0) {
+          ptx::barrier_arrive_expect(barrier, Traits::kXBytes);
+          this->copy_x(tile, place.slot, barrier);
         }
+        place.advance(1, Traits::kXSlots);
       }
     }
   }

@@ -48,8 +48,7 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
   /// Adds the sums of the strip's warps in their order. Stores what lies inside Y; or, of an item that another block
   /// finishes, partial sums.
   /// @param own_place  of the warp's own memory
-  __device__ void store(const SmallBatchSegment& segment, std::uint32_t own_place,
-                        float (&sums)[Config::kTokenTiles][4]) const {
+  __device__ void store(const Segment& segment, std::uint32_t own_place, float (&sums)[Config::kTokenTiles][4]) const {
     ptx::wait_for_previous_grids();  // nothing has been written so far
     std::uint32_t thread = threadIdx.x;
     ptx::keep(thread);  // from here on, so that no address that depends on it is kept in registers during the items
@@ -86,7 +85,7 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
   }
 
   /// A segment of an item that is split by stages, or a whole item.
-  __device__ void store_by_flags(const SmallBatchSegment& segment, float4* own, std::uint32_t thread,
+  __device__ void store_by_flags(const Segment& segment, float4* own, std::uint32_t thread,
                                  const float (&sums)[Config::kTokenTiles][4]) const {
     if (segment.first_peer < blockIdx.x) SmallBatchMessenger<Config>::await();
     const bool finished = segment.end == params.deal.steps;
@@ -112,7 +111,7 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
 
   /// A block's part of an item that a cluster has. Its blocks share out the portions of the sums, in turns: each gives
   /// the others what is theirs, and adds up its own in the order of K.
-  __device__ void store_by_cluster(const SmallBatchSegment& segment, float4* own, std::uint32_t thread,
+  __device__ void store_by_cluster(const Segment& segment, float4* own, std::uint32_t thread,
                                    const float (&sums)[Config::kTokenTiles][4]) const {
     const std::uint32_t parts = params.deal.parts, rank = blockIdx.x - segment.item * parts;
     ptx::cluster_wait();  // all of the cluster's blocks have begun
@@ -149,7 +148,7 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
   }
 
   /// The thread's sums of a portion, as the blocks before this one have left them.
-  __device__ void load_partials(const SmallBatchSegment& segment, std::uint32_t portion, std::uint32_t thread,
+  __device__ void load_partials(const Segment& segment, std::uint32_t portion, std::uint32_t thread,
                                 Sums (&before)[kTurns]) const {
     UNWEIGHT_UNROLL
     for (Sums& sums : before) sums = {};

@@ -67,21 +67,18 @@ struct FragmentDecoder {
   std::uint8_t exception_base;  ///< the blob's
 
   /// One path for usual lists, without branches: each would cost a warp some 25 cycles.
-  /// @param tile    1408 bytes of shared memory, aligned to 128
-  /// @param exists  false: zeros
-  __device__ TileParts decode(const std::byte* tile, const LanePalettes& palettes, const ExceptionList* place,
-                              bool exists) const {
+  /// @param tile  1408 bytes of shared memory, aligned to 128
+  /// @param list  of the tile; an absent one: zeros
+  __device__ TileParts decode(const std::byte* tile, const LanePalettes& palettes, const ExceptionList& list) const {
     const uint2 codes01 = *reinterpret_cast<const uint2*>(tile + format::kCodes01Offset + 8 * lane);
     const std::uint32_t codes2 = *reinterpret_cast<const std::uint32_t*>(tile + format::kCodes2Offset + 4 * lane);
     const uint4 sm0 = *reinterpret_cast<const uint4*>(tile + lane16);
     const uint4 sm1 = *reinterpret_cast<const uint4*>(tile + lane16 + 16 * kLanes);
-    ExceptionList list = exists ? *place : ExceptionList{};
     const bool has_unit = !list.is_unusual() && lane < list.usual_count();
     std::uint16_t unit = 0;
     if (has_unit) unit = reinterpret_cast<const std::uint16_t*>(shared + list.place())[lane];
     const bool extended = __any_sync(kAllLanes, format::entry_is_extended(unit));
-    const bool unusual =
-        static_cast<unsigned>(list.is_unusual()) | static_cast<unsigned>(extended) | static_cast<unsigned>(!exists);
+    const bool unusual = static_cast<unsigned>(list.is_unusual()) | static_cast<unsigned>(extended);
     std::uint32_t exponent = format::rotate_exponent(format::entry_exponent(unit, exception_base));
     ptx::keep(exponent);  // here, beside the look-ups, and not behind a branch
     const LaneSelectors selectors = unpack_selectors({codes01.x, codes01.y, codes2});
@@ -93,7 +90,7 @@ struct FragmentDecoder {
     __syncwarp();
     if (has_unit && !unusual) put(unit, static_cast<std::uint8_t>(exponent));
     if (__builtin_expect(unusual, 0)) {
-      if (!exists) {
+      if (list.is_absent()) {
         parts = {};
         store_plane(rotated);
       } else if (list.is_escaped()) {
@@ -111,90 +108,7 @@ struct FragmentDecoder {
     return parts;
   }
 
-  /// What decode_exponents() needs, on its way from shared memory: ask() when the list has come.
-  struct Request {
-    std::uint32_t list;  ///< ExceptionList::packed, which says so if there is no such tile
-    std::uint32_t codes[3];
-    std::uint32_t unit;
-  };
-
-  /// @param tile  1408 bytes of shared memory, aligned to 128
-  __device__ void ask(Request& request, const std::byte* tile) const {
-    const uint2 codes01 = *reinterpret_cast<const uint2*>(tile + format::kCodes01Offset + 8 * lane);
-    request.codes[0] = codes01.x, request.codes[1] = codes01.y;
-    request.codes[2] = *reinterpret_cast<const std::uint32_t*>(tile + format::kCodes2Offset + 4 * lane);
-    const ExceptionList list{0, request.list};
-    request.unit = 0;
-    if (has_unit(list)) request.unit = reinterpret_cast<const std::uint16_t*>(shared + list.place())[lane];
-  }
-
-  /// Decodes the exponents of Count tiles side by side, so that there is work while one of them waits: into
-  /// `exponents`, 1 KiB a tile, for load().
-  /// @param places  of their lists, one after the other
-  template <std::uint32_t Count>
-  __device__ void decode_exponents(const Request (&requests)[Count], const LanePalettes& palettes,
-                                   const ExceptionList* places) const {
-    std::uint32_t patches[Count];
-    bool unusual = false;
-    UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < Count; ++i) {
-      const auto unit = static_cast<std::uint16_t>(requests[i].unit);
-      unusual |= format::entry_is_extended(unit);
-      unusual |= ExceptionList{0, requests[i].list}.is_unusual();
-      patches[i] = format::rotate_exponent(format::entry_exponent(unit, exception_base));
-      ptx::keep(patches[i]);  // here, beside the look-ups, and not behind a branch
-    }
-    unusual = __any_sync(kAllLanes, unusual) != 0;
-    UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < Count; ++i) {
-      const LaneSelectors selectors = unpack_selectors(requests[i].codes);
-      std::uint32_t rotated[kLaneGroups];
-      UNWEIGHT_UNROLL
-      for (std::uint32_t g = 0; g < kLaneGroups; ++g) rotated[g] = look_up_group(palettes, selectors, g);
-      of_tile(i).store_plane(rotated);
-    }
-    __syncwarp();
-    UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < Count; ++i) {
-      if (has_unit({0, requests[i].list}) && !unusual) {
-        of_tile(i).put(static_cast<std::uint16_t>(requests[i].unit), static_cast<std::uint8_t>(patches[i]));
-      }
-    }
-    if (__builtin_expect(unusual, 0)) {
-      UNWEIGHT_NO_UNROLL
-      for (std::uint32_t i = 0; i < Count; ++i) of_tile(i).patch_unusual(places[i]);
-    }
-    __syncwarp();
-  }
-
-  /// After decode_exponents() of one tile.
-  __device__ TileParts load(const std::byte* at) const {
-    const auto* tile = reinterpret_cast<const uint4*>(at);
-    const auto* plane = reinterpret_cast<const uint4*>(exponents);
-    const uint4 sm0 = tile[lane], sm1 = tile[kLanes + lane], low = plane[lane], high = plane[kLanes + lane];
-    return {{sm0.x, sm0.y, sm0.z, sm0.w, sm1.x, sm1.y, sm1.z, sm1.w},
-            {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
-  }
-
  private:
-  [[nodiscard]] __device__ FragmentDecoder of_tile(std::uint32_t i) const {
-    return {shared, exceptions, exponents + i * format::kTileValues, lane, lane16, exception_base};
-  }
-
-  [[nodiscard]] __device__ bool has_unit(const ExceptionList& list) const {
-    return !list.is_unusual() && lane < list.usual_count();
-  }
-
-  __device__ void patch_unusual(const ExceptionList& list) const {
-    if (list.is_escaped()) {
-      std::uint32_t rotated[kLaneGroups] = {};  // of an absent tile; sign and mantissa are zeros in memory
-      if (!list.is_absent()) load_plane(units_of(list), lane, rotated);
-      store_plane(rotated);
-    } else {
-      patch_in_steps(list);
-    }
-  }
-
   [[nodiscard]] __device__ const std::uint16_t* units_of(const ExceptionList& list) const {
     return list.place() == 0 ? exceptions + list.begin : reinterpret_cast<const std::uint16_t*>(shared + list.place());
   }

@@ -10,12 +10,9 @@ template <class Config>
 SmallBatchInstance small_batch_instance() {
   return {Config::kStrips,
           SmallBatchTraits<Config>::kColTiles,
-          SmallBatchTraits<Config>::kXCopyTokens,
-          SmallBatchTraits<Config>::kXTiles,
           Config::kTokenTiles,
           Config::kRaw,
           Config::kWarpgroup,
-          Config::kShareX,
           SmallBatchTraits<Config>::kThreads,
           small_batch_kernel<Config>,
           [](std::uint32_t stages, std::uint32_t parts) { return SmallBatchMap<Config>(stages, parts).size; }};
@@ -26,14 +23,6 @@ SmallBatchInstances small_batch_instances() {
   return {small_batch_instance<SmallBatchConfig<Strips, 1, Raw>>(),
           small_batch_instance<SmallBatchConfig<Strips, 2, Raw>>(),
           small_batch_instance<SmallBatchConfig<Strips, 4, Raw>>()};
-}
-
-template <bool Raw>
-SmallBatchInstances large_batch_instances() {
-  return {small_batch_instance<SmallBatchConfig<8, 16, Raw, true>>(),
-          small_batch_instance<SmallBatchConfig<8, 32, Raw, true>>(),
-          small_batch_instance<SmallBatchConfig<8, 16, Raw, true, true>>(),
-          small_batch_instance<SmallBatchConfig<8, 32, Raw, true, true>>()};
 }
 
 template <bool Raw>

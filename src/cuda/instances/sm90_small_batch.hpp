@@ -13,8 +13,8 @@ namespace unweight::sm90 {
 struct SmallBatchInstance {
   using Kernel = void (*)(SmallBatchParams, CUtensorMap x_map, CUtensorMap w_map);
 
-  std::uint32_t strips, col_tiles, x_copy_tokens, x_tiles, token_tiles;
-  bool raw, warpgroup, share_x;
+  std::uint32_t strips, col_tiles, token_tiles;
+  bool raw, warpgroup;
   std::uint32_t threads;
   Kernel kernel;
   std::uint32_t (*shared_bytes)(std::uint32_t stages, std::uint32_t parts);
@@ -31,8 +31,5 @@ SmallBatchInstances small_batch_raw_2();
 SmallBatchInstances small_batch_raw_4();
 SmallBatchInstances small_batch_tiled_warpgroup();
 SmallBatchInstances small_batch_raw_warpgroup();
-/// For more than 64 tokens.
-SmallBatchInstances large_batch_tiled();
-SmallBatchInstances large_batch_raw();
 
 }  // namespace unweight::sm90

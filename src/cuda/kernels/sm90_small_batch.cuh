@@ -12,7 +12,7 @@
 //
 // An *item* is kStrips strips of 16 output features over all of K. Blocks take neighbouring items, so that the chip
 // reads one region of the blob at a time; items that would leave most blocks idle are split among blocks along K
-// (device/small_batch_schedule.cuh). A *stage* is what a block reads at once, 16 tiles: kStrips strips x
+// (device/schedule.cuh). A *stage* is what a block reads at once, 16 tiles: kStrips strips x
 // kColTiles = 16 / kStrips tiles along K. One block of 19 or 20 warps a multiprocessor:
 //
 //   2 producers          a warp each, in turns: tiles and X by a tensor copy each;         rings of slots
@@ -49,7 +49,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cuda.h>
-#include <cuda/device/large_batch_consumer.cuh>
 #include <cuda/device/small_batch_block.cuh>
 #include <cuda/device/small_batch_consumer.cuh>
 #include <cuda/device/small_batch_messenger.cuh>
@@ -58,7 +57,6 @@
 #include <cuda/ptx/cluster.cuh>
 #include <cuda/ptx/grid.cuh>
 #include <cuda/ptx/registers.cuh>
-#include <type_traits>
 
 namespace unweight::sm90 {
 
@@ -70,13 +68,12 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   std::byte* const shared = ptx::dynamic_shared_memory();
   const SmallBatchMap<Config> map(params.stages, params.deal.parts);
   const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
-  const auto& schedule = *reinterpret_cast<const SmallBatchSchedule*>(shared + map.schedule);
+  const auto& schedule = *reinterpret_cast<const Schedule*>(shared + map.schedule);
   const SmallBatchBlock<Config> block{params, x_map, w_map, map, schedule, shared, ptx::shared_address(shared), lane};
   ptx::launch_dependents();
-  if (!Traits::kReceivesInRings && params.deal.by_clusters()) ptx::cluster_arrive_relaxed();
+  if (params.deal.by_clusters()) ptx::cluster_arrive_relaxed();
   // Every part begins with what it can do before all have met.
-  using Consumer = std::conditional_t<Config::kWarpTiles == 1, SmallBatchConsumer<Config>, LargeBatchConsumer<Config>>;
-  Consumer consumer{block};
+  SmallBatchConsumer<Config> consumer{block};
   SmallBatchProducer<Config> producer{block, warp - Traits::kFirstProducer};
   const bool produces = warp - Traits::kFirstProducer < Traits::kProducers;
   if (warp < Traits::kConsumers) {
@@ -86,17 +83,10 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   } else if (warp == Traits::kMessenger) {
     producer.request_first();
   }
-  // With the fence of those who set up the block's barriers these are there for the cluster, too.
-  if (Traits::kReceivesInRings && params.deal.by_clusters()) ptx::cluster_arrive_relaxed();
   __syncthreads();
-  if constexpr (Config::kShareX) {  // both blocks' barriers are set up
-    ptx::cluster_arrive();
-    ptx::cluster_wait();
-  }
   if (warp < Traits::kConsumers) {
     if constexpr (Config::kWarpgroup) ptx::take_registers<Traits::kConsumerRegisters>();
     consumer.run();
-    if constexpr (Config::kShareX) block.leave_pair();
     return;
   }
   if constexpr (Config::kWarpgroup) ptx::give_registers<Traits::kProducerRegisters>();
@@ -107,8 +97,7 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   } else if constexpr (Traits::kXApart) {
     SmallBatchXProducer<Config>{block}.run();
   }
-  if (params.deal.by_clusters()) block.await_cluster();
-  if constexpr (Config::kShareX) block.leave_pair();
+  if (params.deal.by_clusters()) ptx::cluster_wait();
 }
 
 }  // namespace unweight::sm90

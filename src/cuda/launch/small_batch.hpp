@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Host side of kernels/sm90_small_batch.cuh.
+// Host side of kernels/sm90_small_batch.cuh: up to 64 tokens.
 #pragma once
 
 #include <cstdint>
@@ -10,13 +10,16 @@
 
 namespace unweight::launch {
 
-/// Multiprocessors of the current device.
-[[nodiscard]] Result<std::uint32_t> multiprocessors();
-
 /// Loads the kernels on the current device and lets them have their shared memory.
 [[nodiscard]] Result<void> load_small_batch();
 
-/// As unweight::matmul() for checked arguments and a configuration that can_implement() accepts.
+/// As can_implement(), for a matrix within the kernels' limits.
+[[nodiscard]] Result<void> small_batch_can_implement(const MatmulProblem& problem, const MatmulConfig& config);
+
+/// As choose_matmul_config(), for a matrix that is not empty.
+[[nodiscard]] MatmulConfig choose_small_batch(const DeviceBlob& weight, std::uint32_t tokens);
+
+/// As matmul() for checked arguments and a configuration that small_batch_can_implement() accepts.
 [[nodiscard]] Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& arguments,
                                        const MatmulConfig& config, cudaStream_t stream);
 

@@ -37,14 +37,14 @@ __device__ __forceinline__ void tensor_copy(std::uint32_t to, const CUtensorMap*
       : "memory");
 }
 
-/// Likewise, to the same place in both blocks of a cluster of two; counts towards the phase of the barrier of that
-/// address in each.
-__device__ __forceinline__ void tensor_copy_to_pair(std::uint32_t to, const CUtensorMap* map, std::uint32_t row,
-                                                    std::uint32_t tile, std::uint32_t barrier) {
+/// Likewise, to the same place in all blocks of the cluster whose ranks have a bit in `ranks`; counts towards the phase
+/// of the barrier of that address in each.
+__device__ __forceinline__ void tensor_copy_to_blocks(std::uint32_t to, const CUtensorMap* map, std::uint32_t row,
+                                                      std::uint32_t tile, std::uint32_t barrier, std::uint32_t ranks) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
       "[%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
-      "l"(map), "r"(0), "r"(row), "r"(tile), "r"(barrier), "h"(static_cast<std::uint16_t>(3))
+      "l"(map), "r"(0), "r"(row), "r"(tile), "r"(barrier), "h"(static_cast<std::uint16_t>(ranks))
       : "memory");
 }
 
@@ -71,6 +71,15 @@ __device__ __forceinline__ void copy_async16(std::uint32_t to, const void* from)
 
 /// Waits for all of this thread's copy_async16(). A thread that has any under way must not end.
 __device__ __forceinline__ void wait_for_async_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+/// Makes a group of this thread's copy_async16() since the last one; it may be empty.
+__device__ __forceinline__ void commit_async_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+/// Waits until at most the latest `Count` of this thread's groups are under way.
+template <std::uint32_t Count>
+__device__ __forceinline__ void wait_for_async_groups() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(Count) : "memory");
+}
 
 /// Asks for `bytes`, a multiple of 16 like the address, in the L2 cache.
 __device__ __forceinline__ void prefetch_l2(const void* from, std::uint32_t bytes) {

@@ -26,4 +26,11 @@ __device__ __forceinline__ void load_matrices(std::uint32_t (&r)[4], std::uint32
                : "memory");
 }
 
+/// Likewise to shared memory, each matrix transposed: its column c to the address that lane 8 i + c gives.
+__device__ __forceinline__ void store_transposed_matrices(std::uint32_t address, const std::uint32_t (&r)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(r[0]),
+               "r"(r[1]), "r"(r[2]), "r"(r[3])
+               : "memory");
+}
+
 }  // namespace unweight::ptx

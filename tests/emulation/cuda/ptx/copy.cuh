@@ -46,9 +46,10 @@ inline void tensor_copy(std::uint32_t to, const CUtensorMap* map, std::uint32_t 
   emulation::copy_later(to, tensor_copy_bytes(to, map), barrier, tensor_copy_work(to, map, row, tile));
 }
 
-inline void tensor_copy_to_pair(std::uint32_t to, const CUtensorMap* map, std::uint32_t row, std::uint32_t tile,
-                                std::uint32_t barrier) {
-  for (std::uint32_t rank = 0; rank < 2; ++rank) {
+inline void tensor_copy_to_blocks(std::uint32_t to, const CUtensorMap* map, std::uint32_t row, std::uint32_t tile,
+                                  std::uint32_t barrier, std::uint32_t ranks) {
+  for (std::uint32_t rank = 0; ranks >> rank != 0; ++rank) {
+    if ((ranks >> rank & 1) == 0) continue;
     emulation::copy_later_to(rank, to, tensor_copy_bytes(to, map), barrier, tensor_copy_work(to, map, row, tile));
   }
 }
@@ -80,5 +81,10 @@ inline void copy_async16(std::uint32_t to, const void* from) {
 }
 
 inline void wait_for_async_copies() { emulation::wait_for_copies(); }
+inline void commit_async_group() { emulation::commit_copies(); }
+template <std::uint32_t Count>
+void wait_for_async_groups() {
+  emulation::wait_for_copy_groups(Count);
+}
 
 }  // namespace unweight::ptx

@@ -45,4 +45,18 @@ inline void load_matrices(std::uint32_t (&r)[4], std::uint32_t address) {
   }
 }
 
+inline void store_transposed_matrices(std::uint32_t address, const std::uint32_t (&r)[4]) {
+  const std::uint32_t lane = threadIdx.x % emulation::kWarpLanes;
+  std::array<std::uint32_t, emulation::kWarpLanes> rows;
+  std::memcpy(rows.data(), emulation::exchange(&address, sizeof address), sizeof rows);
+  for (std::uint32_t i = 0; i < 4; ++i) {
+    for (std::uint32_t half = 0; half < 2; ++half) {  // of row lane / 4, columns 2 (lane % 4) and the next
+      const auto value = static_cast<std::uint16_t>(r[i] >> 16 * half);
+      std::byte* to = emulation::shared_range(rows[8 * i + lane % 4 * 2 + half], 16, 16) + lane / 4 * 2;
+      std::memcpy(to, &value, sizeof value);
+    }
+  }
+  __syncwarp();
+}
+
 }  // namespace unweight::ptx

@@ -4,7 +4,7 @@
 // or for their cluster.
 #include <algorithm>
 #include <cstdint>
-#include <cuda/device/small_batch_schedule.cuh>
+#include <cuda/device/schedule.cuh>
 #include <gtest/gtest.h>
 #include <string>
 #include <vector>
@@ -12,11 +12,11 @@
 namespace unweight::test {
 namespace {
 
-using sm90::SmallBatchDeal, sm90::SmallBatchSchedule, sm90::SmallBatchSegment;
+using sm90::Deal, sm90::Schedule, sm90::Segment;
 
 /// Who works on what, and who waits for whom.
 struct Ledger {
-  explicit Ledger(const SmallBatchDeal& deal)
+  explicit Ledger(const Deal& deal)
       : owners(std::uint64_t{deal.items} * deal.steps, kNobody), told(deal.blocks), asked(deal.blocks) {}
 
   static constexpr std::uint32_t kNobody = 0xffffffff;
@@ -24,13 +24,13 @@ struct Ledger {
   std::vector<int> told, asked;       ///< times that a block leaves partial sums, and that one is waited for
 };
 
-void enter(const SmallBatchDeal& deal, std::uint32_t block, Ledger& ledger) {
-  const SmallBatchSchedule schedule(deal, block);
+void enter(const Deal& deal, std::uint32_t block, Ledger& ledger) {
+  const Schedule schedule(deal, block);
   std::uint64_t stages = 0;
   for (std::uint32_t n = 0;; ++n) {
-    const SmallBatchSegment segment = schedule.segment(n);
+    const Segment segment = schedule.segment(n);
     if (n == 0) {
-      const SmallBatchSegment first = SmallBatchSchedule::first_segment(deal, block);
+      const Segment first = Schedule::first_segment(deal, block);
       ASSERT_EQ(first.exists(), segment.exists());
       ASSERT_TRUE(!first.exists() || (first.item == segment.item && first.begin == segment.begin &&
                                       first.end == segment.end && first.first_peer == segment.first_peer));
@@ -65,14 +65,14 @@ void enter(const SmallBatchDeal& deal, std::uint32_t block, Ledger& ledger) {
   EXPECT_LE(stages, deal.stages());
 }
 
-TEST(SmallBatchSchedule, EveryStageOnceAndSumsInOrder) {
+TEST(Schedule, EveryStageOnceAndSumsInOrder) {
   for (const std::uint32_t multiprocessors : {1U, 2U, 3U, 7U, 12U, 132U}) {
     for (std::uint32_t items = 1; items <= 300; items += items < 20 ? 1 : 13) {
       for (std::uint32_t steps = 1; steps <= 70; steps += steps < 12 ? 1 : 9) {
-        for (const std::uint32_t most_parts : {0U, 1U, SmallBatchDeal::kMostParts}) {  // 0: no split
+        for (const std::uint32_t most_parts : {0U, 1U, Deal::kMostParts}) {  // 0: no split
           SCOPED_TRACE(std::to_string(multiprocessors) + " multiprocessors, " + std::to_string(items) + " items of " +
                        std::to_string(steps) + " stages, most parts " + std::to_string(most_parts));
-          const SmallBatchDeal deal(items, steps, multiprocessors, most_parts != 0, most_parts);
+          const Deal deal(items, steps, multiprocessors, most_parts != 0, most_parts);
           ASSERT_GE(deal.blocks, 1U);
           ASSERT_LE(deal.blocks, multiprocessors);
           Ledger ledger(deal);
@@ -82,7 +82,7 @@ TEST(SmallBatchSchedule, EveryStageOnceAndSumsInOrder) {
           for (std::size_t i = 0; i < ledger.owners.size(); ++i) {
             ASSERT_TRUE(i % steps == 0 || ledger.owners[i - 1] <= ledger.owners[i]) << "blocks in the order of K";
           }
-          const SmallBatchDeal whole(items, steps, multiprocessors, false);
+          const Deal whole(items, steps, multiprocessors, false);
           ASSERT_LE(deal.stages(), whole.stages());
         }
       }
@@ -90,14 +90,14 @@ TEST(SmallBatchSchedule, EveryStageOnceAndSumsInOrder) {
   }
 }
 
-TEST(SmallBatchSchedule, SplitsWhatLeavesBlocksIdle) {
-  EXPECT_FALSE(SmallBatchDeal(128, 8, 132, true).splits());   // nothing to gain
-  EXPECT_EQ(SmallBatchDeal(64, 16, 132, true).stages(), 8U);  // clusters of two, instead of 16 stages
-  EXPECT_EQ(SmallBatchDeal(64, 16, 132, true).parts, 2U);
-  EXPECT_EQ(SmallBatchDeal(29, 16, 132, true).parts, 4U);
-  EXPECT_EQ(SmallBatchDeal(33, 16, 132, true).parts, 3U);  // 132 multiprocessors need not have 33 clusters of four
-  EXPECT_EQ(SmallBatchDeal(448, 16, 132, true).stages(), 55U);
-  EXPECT_EQ(SmallBatchDeal(448, 16, 132, false).stages(), 64U);
+TEST(Schedule, SplitsWhatLeavesBlocksIdle) {
+  EXPECT_FALSE(Deal(128, 8, 132, true).splits());   // nothing to gain
+  EXPECT_EQ(Deal(64, 16, 132, true).stages(), 8U);  // clusters of two, instead of 16 stages
+  EXPECT_EQ(Deal(64, 16, 132, true).parts, 2U);
+  EXPECT_EQ(Deal(29, 16, 132, true).parts, 4U);
+  EXPECT_EQ(Deal(33, 16, 132, true).parts, 3U);  // 132 multiprocessors need not have 33 clusters of four
+  EXPECT_EQ(Deal(448, 16, 132, true).stages(), 55U);
+  EXPECT_EQ(Deal(448, 16, 132, false).stages(), 64U);
 }
 
 }  // namespace

@@ -25,7 +25,7 @@
 namespace unweight::sm90 {
 
 /// How the work is dealt out, for all blocks. Made by the host: divisions are slow on the device.
-struct SmallBatchDeal {
+struct Deal {
   std::uint32_t items = 0, whole_items = 0, steps = 0, blocks = 0;
   std::uint32_t rounds = 0, longer_rounds = 0;  ///< whole items of a block; the first so many blocks have one more
   std::uint32_t parts = 1;                      ///< blocks of an item, where every item has blocks of its own
@@ -33,12 +33,12 @@ struct SmallBatchDeal {
 
   static constexpr std::uint32_t kMostParts = 4;  ///< a cluster may have 8: not tried
 
-  constexpr SmallBatchDeal() = default;
+  constexpr Deal() = default;
 
   /// Splits, if at all, where that saves the blocks with most work some stages.
   /// @param most_parts  blocks of a cluster that share an item, up to kMostParts; 1: none do
-  constexpr SmallBatchDeal(std::uint32_t items_in, std::uint32_t steps_in, std::uint32_t multiprocessors, bool split,
-                           std::uint32_t most_parts = kMostParts)
+  constexpr Deal(std::uint32_t items_in, std::uint32_t steps_in, std::uint32_t multiprocessors, bool split,
+                 std::uint32_t most_parts = kMostParts)
       : items(items_in), whole_items(items_in), steps(steps_in), blocks(multiprocessors) {
     const std::uint64_t rest = items % blocks, stages = rest * steps;
     if (split) parts = parts_that_fit(most_parts);
@@ -84,7 +84,7 @@ struct SmallBatchDeal {
 };
 
 /// Stages `begin` to `end` - 1 of an item.
-struct SmallBatchSegment {
+struct Segment {
   std::uint32_t item, begin, end;  ///< none when begin == end
   std::uint32_t first_peer;        ///< blocks first_peer to the block's own - 1 have the stages before `begin`; in a
                                    ///< cluster the block itself
@@ -93,9 +93,9 @@ struct SmallBatchSegment {
 };
 
 /// One block's.
-class SmallBatchSchedule {
+class Schedule {
  public:
-  UNWEIGHT_HOST_DEVICE SmallBatchSchedule(const SmallBatchDeal& deal, std::uint32_t block)
+  UNWEIGHT_HOST_DEVICE Schedule(const Deal& deal, std::uint32_t block)
       : block_(block), blocks_(deal.blocks), steps_(deal.steps) {
     const std::uint32_t rounds = deal.rounds + (block < deal.longer_rounds ? 1 : 0);
     if (deal.by_clusters()) {
@@ -120,20 +120,19 @@ class SmallBatchSchedule {
   }
 
   /// The first segment, without the rest of the schedule where nothing is split.
-  [[nodiscard]] static UNWEIGHT_HOST_DEVICE SmallBatchSegment first_segment(const SmallBatchDeal& deal,
-                                                                            std::uint32_t block) {
+  [[nodiscard]] static UNWEIGHT_HOST_DEVICE Segment first_segment(const Deal& deal, std::uint32_t block) {
     if (!deal.splits()) return {block, 0, deal.steps, block};
-    return SmallBatchSchedule(deal, block).segment(0);
+    return Schedule(deal, block).segment(0);
   }
 
   /// The beginning or middle of an item that a later block ends, and the end of one that earlier blocks began; where
   /// there are. Of clusters only the first, which is a block's part.
-  [[nodiscard]] UNWEIGHT_HOST_DEVICE const SmallBatchSegment& begun() const { return begun_; }
-  [[nodiscard]] UNWEIGHT_HOST_DEVICE const SmallBatchSegment& ended() const { return ended_; }
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE const Segment& begun() const { return begun_; }
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE const Segment& ended() const { return ended_; }
 
   /// The block's segments in the order of work, n = 0, 1, ...
-  [[nodiscard]] UNWEIGHT_HOST_DEVICE SmallBatchSegment segment(std::uint32_t n) const {
-    SmallBatchSegment segment{block_ + (n - first_round_) * blocks_, 0, steps_, block_};
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE Segment segment(std::uint32_t n) const {
+    Segment segment{block_ + (n - first_round_) * blocks_, 0, steps_, block_};
     if (n < first_round_) segment = begun_;
     if (n == last_) segment = ended_;
     if (n > last_) segment.end = segment.begin;
@@ -143,7 +142,7 @@ class SmallBatchSchedule {
  private:
   std::uint32_t block_, blocks_, steps_;
   std::uint32_t first_round_ = 0, last_ = 0;  ///< segments first_round_ .. last_ - 1 are the rounds' items
-  SmallBatchSegment begun_{}, ended_{};
+  Segment begun_{}, ended_{};
 };
 
 }  // namespace unweight::sm90

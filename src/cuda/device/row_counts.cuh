@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How often each exponent occurs in a row, counted by a warp. Every lane has counters of its own, a byte each, so that
+// nobody waits for anybody: in shared memory, four exponents a word, the lanes' words side by side.
+//
+//   word w * 32 + l: lane l's counters of exponents 4 w .. 4 w + 3       no bank conflicts between lanes
+//
+// They are added up before one can overflow, when lane l takes the sums of exponents 8 l .. 8 l + 7.
+#pragma once
+
+#include <cstdint>
+#include <cuda/device/bit_ops.cuh>
+#include <cuda/device/tile_decode.cuh>
+#include <cuda/device/transcode_state.cuh>
+
+namespace unweight::device {
+
+/// A warp's counters; all 0 between rows.
+struct LaneCounters {
+  static constexpr std::uint32_t kWords = kExponents / 4;
+  std::uint32_t words[kWords * kLanes];
+};
+
+inline constexpr std::uint32_t kLaneExponents = kExponents / kLanes;
+
+/// The counts of a lane's exponents 8 l .. 8 l + 7.
+struct LaneCounts {
+  std::uint32_t of[kLaneExponents];
+};
+
+class RowCounter {
+ public:
+  __device__ RowCounter(LaneCounters& counters, std::uint32_t lane)
+      : words_(counters.words), bytes_(reinterpret_cast<std::uint8_t*>(counters.words + lane)), lane_(lane) {}
+
+  /// Once, before the first row.
+  __device__ void clear() {
+    for (std::uint32_t i = 0; i < LaneCounters::kWords; ++i) words_[i * kLanes + lane_] = 0;
+    __syncwarp();
+  }
+
+  /// Counts a row of `cols` values, aligned to 2 bytes.
+  /// @param by_vectors  the row is aligned to 16 bytes, and `cols` a multiple of 8
+  __device__ LaneCounts count(const std::uint16_t* row, std::uint64_t cols, bool by_vectors) {
+    LaneCounts sums{};
+    std::uint32_t counted = 0;  // by a lane, since the sums were taken
+    if (by_vectors) {
+      const auto* vectors = reinterpret_cast<const uint4*>(row);
+      for (std::uint64_t i = 0; i < cols / 8; i += kLanes) {
+        if (counted + 8 > kMostCounted) counted = add_up(sums);
+        counted += 8;
+        if (i + lane_ >= cols / 8) continue;
+        const uint4 vector = __ldg(vectors + i + lane_);
+        count_pair(vector.x);
+        count_pair(vector.y);
+        count_pair(vector.z);
+        count_pair(vector.w);
+      }
+    } else {
+      for (std::uint64_t i = 0; i < cols; i += kLanes) {
+        if (counted + 1 > kMostCounted) counted = add_up(sums);
+        ++counted;
+        if (i + lane_ < cols) count_one(row[i + lane_]);
+      }
+    }
+    add_up(sums);
+    return sums;
+  }
+
+ private:
+  static constexpr std::uint32_t kMostCounted = 255;
+
+  __device__ void count_one(std::uint32_t value) {
+    const std::uint32_t exponent = value >> 7 & 0xff;
+    ++bytes_[exponent / 4 * (4 * kLanes) + exponent % 4];
+  }
+  __device__ void count_pair(std::uint32_t pair) {
+    count_one(pair & 0xffff);
+    count_one(pair >> 16);
+  }
+
+  /// Adds the counters to the sums and clears them.
+  __device__ std::uint32_t add_up(LaneCounts& sums) {
+    __syncwarp();
+    UNWEIGHT_UNROLL
+    for (std::uint32_t half = 0; half < 2; ++half) {
+      std::uint32_t* const word = words_ + (2 * lane_ + half) * kLanes;
+      std::uint32_t even = 0, odd = 0;  // 16-bit sums of at most 32 * 255
+      for (std::uint32_t i = 0; i < kLanes; ++i) {
+        std::uint32_t& counters = word[(i + lane_) % kLanes];
+        even += counters & 0x00ff00ffU;
+        odd += counters >> 8 & 0x00ff00ffU;
+        counters = 0;
+      }
+      sums.of[4 * half] += even & 0xffff;
+      sums.of[4 * half + 1] += odd & 0xffff;
+      sums.of[4 * half + 2] += even >> 16;
+      sums.of[4 * half + 3] += odd >> 16;
+    }
+    __syncwarp();
+    return 0;
+  }
+
+  std::uint32_t* words_;
+  std::uint8_t* bytes_;
+  std::uint32_t lane_;
+};
+
+}  // namespace unweight::device

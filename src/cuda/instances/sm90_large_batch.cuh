@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda/instances/sm90_large_batch.hpp>
+#include <cuda/kernels/sm90_large_batch.cuh>
+
+namespace unweight::sm90 {
+
+template <class Config>
+LargeBatchInstance large_batch_instance() {
+  using Traits = LargeBatchTraits<Config>;
+  return {Config::kStrips,
+          Config::kTokens,
+          Config::kRaw,
+          Traits::kThreads,
+          LargeBatchMap<Config>::kBytes,
+          Traits::kTokens / Traits::kSharers,
+          large_batch_kernel<Config>};
+}
+
+template <bool Raw>
+std::vector<LargeBatchInstance> large_batch_instances() {
+  return {large_batch_instance<LargeBatchConfig<8, 128, Raw>>(), large_batch_instance<LargeBatchConfig<8, 256, Raw>>(),
+          large_batch_instance<LargeBatchConfig<16, 128, Raw>>()};
+}
+
+}  // namespace unweight::sm90

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Parameters of kernels/sm90_large_batch.cuh.
+#pragma once
+
+#include <cstdint>
+#include <cuda/device/large_batch_block.cuh>
+#include <cuda/launch/matmul_operands.hpp>
+#include <format/layout.hpp>
+#include <unweight/cuda.hpp>
+
+namespace unweight::launch {
+
+/// Tokens that a block multiplies with: as many as registers hold sums for.
+inline std::uint32_t large_batch_tokens(const MatmulConfig& config, std::uint32_t tokens) {
+  return config.strips == 16 || tokens <= 128 ? 128 : 256;
+}
+
+/// For a matrix that is not empty: dealt out to pairs of blocks.
+inline sm90::Deal large_batch_deal(const MatrixShape& shape, const MatmulConfig& config, std::uint32_t multiprocessors,
+                                   std::uint32_t tokens) {
+  const std::uint64_t rows = std::uint64_t{2} * format::kTileRows * config.strips;
+  const std::uint64_t columns = 16 / config.strips;  // tiles along K in a stage
+  const std::uint64_t token_blocks = format::ceil_div(tokens, large_batch_tokens(config, tokens));
+  return {static_cast<std::uint32_t>(token_blocks * format::ceil_div(shape.rows, rows)),
+          static_cast<std::uint32_t>(format::ceil_div(shape.cols, columns * format::kTileCols)), multiprocessors / 2,
+          config.split};
+}
+
+/// For checked arguments and a configuration that can_implement() accepts.
+inline sm90::LargeBatchParams large_batch_params(const PlacedBlob& weight, const MatmulArguments& arguments,
+                                                 const MatmulConfig& config, std::uint32_t multiprocessors) {
+  sm90::LargeBatchParams params{};
+  const sm90::Deal deal = large_batch_deal(weight.shape, config, multiprocessors, arguments.tokens);
+  set_operands(params, weight, arguments, config, multiprocessors, deal);
+  params.token_blocks =
+      static_cast<std::uint32_t>(format::ceil_div(arguments.tokens, large_batch_tokens(config, arguments.tokens)));
+  params.row_items = deal.items / params.token_blocks;
+  params.y_by_vectors = is_aligned(arguments.y, 16) && arguments.y_stride % 8 == 0;
+  return params;
+}
+
+}  // namespace unweight::launch

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Kernels and memory operations enqueued on a stream, one after the other, until one fails.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cuda/launch/cuda_error.hpp>
+#include <cuda/launch/distribution_decode.hpp>
+#include <cuda_runtime.h>
+#include <string>
+
+namespace unweight::launch {
+
+class StreamDevice {
+ public:
+  using DecodeConfig = DistributionDecode;
+
+  StreamDevice(cudaStream_t stream, std::uint32_t multiprocessors, const char* what)
+      : stream_(stream), multiprocessors_(multiprocessors), what_(what) {}
+
+  void clear(void* memory, std::size_t bytes) {
+    if (error_ == cudaSuccess) error_ = cudaMemsetAsync(memory, 0, bytes, stream_);
+  }
+
+  template <class... Parameters, class... Arguments>
+  void launch(void (*kernel)(Parameters...), std::uint32_t grid, std::uint32_t threads, std::uint32_t shared_bytes,
+              const Arguments&... arguments) {
+    if (error_ != cudaSuccess) return;
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(grid);
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream_;
+    error_ = cudaLaunchKernelEx(&config, kernel, arguments...);
+  }
+
+  [[nodiscard]] std::uint32_t multiprocessors() const { return multiprocessors_; }
+
+  [[nodiscard]] Result<void> outcome() const {
+    if (error_ != cudaSuccess) return cuda_failure(error_, std::string(what_) + ": launch");
+    return {};
+  }
+
+ private:
+  cudaStream_t stream_;
+  std::uint32_t multiprocessors_;
+  const char* what_;
+  cudaError_t error_ = cudaSuccess;
+};
+
+}  // namespace unweight::launch

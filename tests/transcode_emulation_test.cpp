@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Transcoding on the device, on the CPU (tests/emulation): the kernels' real sources in the launcher's own order. The
+// runtime blobs must be those of the CPU's encoder, byte for byte.
+#include "emulation/device_language.hpp"
+#include "emulation/guarded_bytes.hpp"
+#include "emulation/placed_distribution.hpp"
+#include "support/distribution_blobs.hpp"
+#include <codec/distribution_encode.hpp>
+#include <codec/distribution_open.hpp>
+#include <cuda/device/block_hash.cuh>
+#include <cuda/launch/transcode_params.hpp>
+#include <gtest/gtest.h>
+#include <string>
+#include <vector>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+namespace unweight::test {
+namespace {
+
+/// What launches kernels here.
+class Emulator {
+ public:
+  using DecodeConfig = sm90::DistributionDecodeConfig<2>;
+
+  explicit Emulator(std::uint64_t seed) : seed_(seed) {}
+
+  void clear(void* memory, std::size_t bytes) { std::memset(memory, 0, bytes); }
+
+  template <class Kernel, class... Arguments>
+  void launch(Kernel* kernel, std::uint32_t grid, std::uint32_t threads, std::uint32_t shared_bytes,
+              const Arguments&... arguments) {
+    emulation::launch({grid, threads}, shared_bytes, ++seed_, [&] { kernel(arguments...); });
+  }
+
+  [[nodiscard]] std::uint32_t multiprocessors() const { return 2; }
+
+ private:
+  std::uint64_t seed_;
+};
+
+struct Transcoded {
+  std::uint64_t planned_bytes = 0;
+  distribution::TranscodeOutcome outcome;
+  std::vector<std::byte> blob;
+};
+
+Transcoded transcode(const Bytes& bytes, std::uint64_t slab_bytes, std::uint64_t seed,
+                     std::uint64_t missing_bytes = 0) {
+  const GuardedBytes memory(bytes);
+  const auto blob = place(bytes, memory);
+  const auto job = launch::TranscodeJob::make(blob, slab_bytes);
+  if (!job) throw std::runtime_error("no job");
+  const GuardedBytes workspace(job->workspace_bytes());
+  std::memset(workspace.data(), 0xa5, workspace.size_bytes());
+  Emulator emulator(seed);
+  Transcoded result;
+  job->plan(workspace.data(), &result.outcome, emulator);
+  result.planned_bytes = result.outcome.blob_bytes;
+  const GuardedBytes out(result.planned_bytes - missing_bytes);
+  std::memset(out.data(), 0xa5, out.size_bytes());
+  job->finish(workspace.data(), out.data(), out.size_bytes(), &result.outcome, emulator);
+  result.blob.assign(out.data(), out.data() + out.size_bytes());
+  return result;
+}
+
+void expect_transcodes(const Bytes& bytes, const std::vector<std::byte>& expected, std::uint64_t slab_bytes,
+                       std::uint64_t seed, const std::string& what) {
+  const Transcoded found = transcode(bytes, slab_bytes, seed);
+  ASSERT_EQ(found.outcome.status.word, 0U) << what;
+  EXPECT_EQ(found.planned_bytes, expected.size()) << what;
+  EXPECT_EQ(found.outcome.blob_bytes, expected.size()) << what;
+  EXPECT_TRUE(std::equal(found.outcome.header.begin(), found.outcome.header.end(), expected.begin())) << what;
+  const auto [at, other] = std::mismatch(found.blob.begin(), found.blob.end(), expected.begin(), expected.end());
+  EXPECT_TRUE(at == found.blob.end() && other == expected.end())
+      << what << ": byte " << at - found.blob.begin() << " of " << expected.size();
+}
+
+TEST(TranscodeEmulation, EveryFillingAndShape) {
+  std::uint64_t seed = 0;
+  for (const MatrixShape& shape : {MatrixShape{1, 48, 640}, MatrixShape{3, 17, 200}, MatrixShape{2, 21, 1100},
+                                   MatrixShape{1, 150, 61}, MatrixShape{1, 5, 8}, MatrixShape{1, 16, 64}}) {
+    for (const Filling filling : kAllFillings) {
+      const auto values = make_tensor(shape, filling, 5);
+      const auto bytes = distribution::encode(values, shape).value();
+      const auto expected = encode(values, shape).value();
+      const std::string what = name_of(filling) + " " + std::to_string(shape.batch) + " x " +
+                               std::to_string(shape.rows) + " x " + std::to_string(shape.cols);
+      expect_transcodes(bytes, expected, 0, ++seed, what);
+    }
+  }
+}
+
+/// A raw distribution blob of values for which tiles pay.
+TEST(TranscodeEmulation, FromRawBlobs) {
+  const MatrixShape shape{2, 37, 330};
+  for (const Filling filling : {Filling::kTrained, Filling::kUniformBits}) {
+    const auto values = make_tensor(shape, filling, 5);
+    Bytes bytes(encode_bound(shape).value());
+    bytes.resize(codec::distribution::write_raw(values, shape, bytes, 1));
+    for (const std::uint64_t slab : {std::uint64_t{0}, std::uint64_t{2 * 16 * 330 * 2}}) {
+      expect_transcodes(bytes, encode(values, shape).value(), slab, 1, name_of(filling));
+    }
+  }
+}
+
+/// Part by part: slabs that end anywhere.
+TEST(TranscodeEmulation, InSlabs) {
+  for (const MatrixShape& shape : {MatrixShape{1, 100, 192}, MatrixShape{3, 40, 1030}, MatrixShape{2, 300, 64}}) {
+    for (const Filling filling : {Filling::kTrained, Filling::kOutlierRows}) {
+      const auto values = make_tensor(shape, filling, 5);
+      const auto bytes = distribution::encode(values, shape).value();
+      ASSERT_EQ(distribution::inspect(bytes)->layout, distribution::Layout::kCoded);
+      const auto blocks = format::distribution::cut_blocks(shape.batch, shape.rows, shape.cols);
+      const std::uint64_t group = blocks.group_rows * shape.cols * 2;
+      for (const std::uint64_t groups : {1U, 2U, 3U}) {
+        expect_transcodes(bytes, encode(values, shape).value(), groups * group + 2, groups,
+                          name_of(filling) + ", " + std::to_string(groups) + " groups a slab");
+      }
+      const GuardedBytes memory(bytes);
+      EXPECT_FALSE(launch::TranscodeJob::make(place(bytes, memory), group - 1));
+    }
+  }
+}
+
+/// All 65,536 values, exponent planes, long lists.
+TEST(TranscodeEmulation, EveryValueListAndPlane) {
+  const RichTensor rich;
+  const ListsAndValues lists;
+  for (const auto& [values, shape] : {std::pair(&rich.values, rich.shape), std::pair(&lists.values, lists.shape)}) {
+    const auto expected = encode(*values, shape).value();
+    ASSERT_EQ(inspect(expected)->layout, BlobLayout::kTiled);
+    EXPECT_GT(inspect(expected)->escaped_tiles, 0U);
+    expect_transcodes(distribution::encode(*values, shape).value(), expected, 0, 3, std::to_string(shape.rows));
+  }
+}
+
+/// More palettes than a blob has: rows whose exponents are scattered, each in its own way.
+TEST(TranscodeEmulation, MorePalettesThanFit) {
+  const MatrixShape shape{1, 600, 128};
+  std::vector<std::uint16_t> values(shape.rows * shape.cols);
+  Random random(3);
+  for (std::uint64_t row = 0; row < shape.rows; ++row) {
+    std::array<std::uint16_t, 8> exponents{};
+    for (auto& e : exponents) e = static_cast<std::uint16_t>(100 + random.below(20));
+    for (std::uint64_t col = 0; col < shape.cols; ++col) {
+      const std::uint64_t choice = random.below(9);
+      const std::uint64_t exponent = choice < 8 ? exponents[choice] : 90 + random.below(60);
+      values[row * shape.cols + col] =
+          static_cast<std::uint16_t>(random.below(2) << 15 | exponent << 7 | random.below(128));
+    }
+  }
+  const auto expected = encode(values, shape).value();
+  const auto info = inspect(expected).value();
+  ASSERT_EQ(info.layout, BlobLayout::kTiled);
+  ASSERT_EQ(info.palette_count, format::kMaxPalettes);
+  const auto bytes = distribution::encode(values, shape).value();
+  expect_transcodes(bytes, expected, 0, 1, "whole");
+  expect_transcodes(bytes, expected, 1 << 16, 1, "slabs");
+}
+
+TEST(TranscodeEmulation, EmptyTensors) {
+  for (const MatrixShape& shape : {MatrixShape{1, 0, 0}, MatrixShape{0, 5, 5}, MatrixShape{3, 4, 0}}) {
+    expect_transcodes(distribution::encode({}, shape).value(), encode({}, shape).value(), 0, 1, "empty");
+  }
+}
+
+TEST(TranscodeEmulation, SaysWhatIsWrong) {
+  const MatrixShape shape{1, 40, 200};
+  const auto original = distribution::encode(make_tensor(shape, Filling::kTrained, 1), shape).value();
+  const auto h = distribution_header(original);
+
+  // Another value: every block decodes, but not to what was encoded.
+  auto bytes = original;
+  bytes[h.stream_offset + 5] ^= std::byte{1};
+  reseal_distribution(bytes);
+  EXPECT_EQ(device::finding_of(transcode(bytes, 0, 1).outcome.status.word), device::Finding::kContentChecksum);
+
+  // A block without sense: the lowest one is named.
+  bytes = original;
+  for (std::size_t i = bytes.size() - 600; i < bytes.size() - 500; ++i) bytes[i] ^= std::byte{0xff};
+  reseal_distribution(bytes);
+  const auto corrupt = transcode(bytes, 0, 1);
+  EXPECT_EQ(device::finding_of(corrupt.outcome.status.word), device::Finding::kCorruptBlock);
+  EXPECT_EQ(device::number_of(corrupt.outcome.status.word), 0U);
+  EXPECT_TRUE(std::all_of(corrupt.blob.begin(), corrupt.blob.end(), [](std::byte b) { return b == std::byte{0xa5}; }));
+
+  const auto small = transcode(original, 0, 1, 128);
+  EXPECT_EQ(device::finding_of(small.outcome.status.word), device::Finding::kTooLarge);
+  EXPECT_TRUE(std::all_of(small.blob.begin(), small.blob.end(), [](std::byte b) { return b == std::byte{0xa5}; }));
+}
+
+// ---- the checksum ---------------------------------------------------------------------------------------------------
+
+void hash_kernel(const std::byte* data, std::uint64_t size, std::uint64_t* hash) {
+  __shared__ device::HashStorage storage;
+  const std::uint64_t found = device::hash_range(data, size, storage);
+  if (threadIdx.x == 0) *hash = found;
+}
+
+TEST(TranscodeEmulation, HashesOfEveryLength) {
+  Random random(1);
+  std::vector<std::byte> bytes(40'000);
+  for (std::byte& b : bytes) b = static_cast<std::byte>(random.next());
+  const auto expect_hash = [&](std::size_t size) {
+    const GuardedBytes memory((size + 127) / 128 * 128);
+    std::memcpy(memory.data(), bytes.data(), size);
+    std::uint64_t found = 0;
+    emulation::launch({1, device::kHashThreads}, 0, size, [&] { hash_kernel(memory.data(), size, &found); });
+    ASSERT_EQ(found, XXH3_64bits(bytes.data(), size)) << size;
+  };
+  for (std::size_t size = 0; size <= device::kShortHashBytes; ++size) {
+    ASSERT_EQ(device::xxh3_short(bytes.data(), static_cast<std::uint32_t>(size)), XXH3_64bits(bytes.data(), size));
+  }
+  for (std::size_t size = 230; size < 1400; size += 7) expect_hash(size);
+  for (const std::size_t size : {2048U, 2049U, 33U * 1024, 33U * 1024 + 1, 34U * 1024 + 64, 40'000U}) expect_hash(size);
+}
+
+}  // namespace
+}  // namespace unweight::test
