@@ -45,7 +45,7 @@ std::vector<std::uint16_t> multiply(const HostBlob& blob, const HostActivations&
 
 /// Blocks of tokens and of rows that are not full, a pair's block without rows, an odd number of tiles along K, split
 /// and whole items: near float64, and the same bits as raw.
-TEST(LargeBatchEmulation, EveryKindOfConfiguration) {
+TEST(SlowLargeBatchEmulation, EveryKindOfConfiguration) {
   std::uint64_t seed = 0;
   for (const MatrixShape& shape : {MatrixShape{1, 200, 312}, MatrixShape{1, 560, 72}, MatrixShape{1, 1, 1}}) {
     const auto values = make_tensor(shape, Filling::kEscapes1p5, 9);
@@ -73,7 +73,7 @@ TEST(LargeBatchEmulation, EveryKindOfConfiguration) {
 }
 
 /// Few items: clusters of two, three and four pairs, which exchange sums; some: ranges, whose sums go by way of memory.
-TEST(LargeBatchEmulation, SplitItems) {
+TEST(SlowLargeBatchEmulation, SplitItems) {
   const MatrixShape shape{1, 256, 64 * 11};
   const auto values = make_tensor(shape, Filling::kEscapes1p5, 5);
   const HostBlob tiled = HostBlob::encoded(values, shape), raw(raw_blob(values, shape));
@@ -167,7 +167,7 @@ TEST(LargeBatchEmulation, BatchInvariantAndDeterministic) {
   const auto expected = multiply(blob, x, {.tokens = 200, .config = {.strips = 8, .warpgroup = true}});
   for (std::uint64_t seed = 0; seed < 8; ++seed) {
     const Case c{.tokens = static_cast<std::uint32_t>(65 + seed * 31 % 120),
-                 .config = {.strips = seed % 2 == 0 ? 8U : 16U, .warpgroup = true},
+                 .config = {.strips = seed % 2 == 0 ? 8U : 16U, .split = seed % 4 < 2, .warpgroup = true},
                  .multiprocessors = static_cast<std::uint32_t>(2 + seed % 4),
                  .seed = seed};
     const auto y = multiply(blob, x, c);
