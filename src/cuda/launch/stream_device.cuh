@@ -33,8 +33,8 @@ class StreamDevice {
     error_ = cudaLaunchKernelEx(&config, kernel, arguments...);
   }
 
-  /// Decodes blocks of a distribution blob of so many classes. One file compiles and launches that kernel: each file that
-  /// names it would have a copy of its own, whose limit of shared memory nobody has raised.
+  /// Decodes blocks of a distribution blob of so many classes. One file compiles and launches that kernel: each file
+  /// that names it would have a copy of its own, whose limit of shared memory nobody has raised.
   void decode(const sm90::DistributionDecodeParams& params, std::uint32_t class_count);
 
   [[nodiscard]] std::uint32_t multiprocessors() const { return multiprocessors_; }
