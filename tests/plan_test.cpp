@@ -62,7 +62,7 @@ TEST(Plan, BucketsCoverEveryNumberOfTokens) {
 TEST(Plan, DescribesChoices) {
   EXPECT_EQ(describe(fused(2, 4)), "fused, strips 2, stages 4");
   EXPECT_EQ(describe(Choice{Pipeline::kFused, {.split = true, .dependent_launch = true, .warpgroup = true}, {}}),
-            "fused, strips 2, stages 4, split, dependent launch, share x");
+            "fused, strips 2, stages 4, split, dependent launch, warpgroup");
   EXPECT_EQ(describe(Choice{Pipeline::kDecoded, {}, {}}), "decoded, first proposal of cuBLASLt");
   EXPECT_NE(describe(dense(Pipeline::kRaw, 1)), describe(dense(Pipeline::kRaw, 2)));
   EXPECT_EQ(describe(kWeight), "4096 x 4096, tiled");

@@ -12,7 +12,7 @@
 namespace unweight::test {
 namespace {
 
-using sm90::Deal, sm90::Schedule, sm90::Segment;
+using sm90::ClusterRoom, sm90::Deal, sm90::Schedule, sm90::Segment;
 
 /// Who works on what, and who waits for whom.
 struct Ledger {
@@ -69,10 +69,12 @@ TEST(Schedule, EveryStageOnceAndSumsInOrder) {
   for (const std::uint32_t multiprocessors : {1U, 2U, 3U, 7U, 12U, 132U}) {
     for (std::uint32_t items = 1; items <= 300; items += items < 20 ? 1 : 13) {
       for (std::uint32_t steps = 1; steps <= 70; steps += steps < 12 ? 1 : 9) {
-        for (const std::uint32_t most_parts : {0U, 1U, Deal::kMostParts}) {  // 0: no split
+        for (const std::uint32_t kind : {0U, 1U, 2U, 3U}) {  // not split; split without clusters, with blocks', pairs'
+          const ClusterRoom rooms[] = {
+              {}, {}, ClusterRoom::for_blocks(multiprocessors), ClusterRoom::for_pairs(multiprocessors)};
           SCOPED_TRACE(std::to_string(multiprocessors) + " multiprocessors, " + std::to_string(items) + " items of " +
-                       std::to_string(steps) + " stages, most parts " + std::to_string(most_parts));
-          const Deal deal(items, steps, multiprocessors, most_parts != 0, most_parts);
+                       std::to_string(steps) + " stages, kind " + std::to_string(kind));
+          const Deal deal(items, steps, multiprocessors, kind != 0, rooms[kind]);
           ASSERT_GE(deal.blocks, 1U);
           ASSERT_LE(deal.blocks, multiprocessors);
           Ledger ledger(deal);
@@ -82,7 +84,7 @@ TEST(Schedule, EveryStageOnceAndSumsInOrder) {
           for (std::size_t i = 0; i < ledger.owners.size(); ++i) {
             ASSERT_TRUE(i % steps == 0 || ledger.owners[i - 1] <= ledger.owners[i]) << "blocks in the order of K";
           }
-          const Deal whole(items, steps, multiprocessors, false);
+          const Deal whole(items, steps, multiprocessors, false, {});
           ASSERT_LE(deal.stages(), whole.stages());
         }
       }
@@ -90,14 +92,21 @@ TEST(Schedule, EveryStageOnceAndSumsInOrder) {
   }
 }
 
+Deal dealt(std::uint32_t items, std::uint32_t steps, std::uint32_t blocks, bool split) {
+  return {items, steps, blocks, split, ClusterRoom::for_blocks(blocks)};
+}
+
 TEST(Schedule, SplitsWhatLeavesBlocksIdle) {
-  EXPECT_FALSE(Deal(128, 8, 132, true).splits());   // nothing to gain
-  EXPECT_EQ(Deal(64, 16, 132, true).stages(), 8U);  // clusters of two, instead of 16 stages
-  EXPECT_EQ(Deal(64, 16, 132, true).parts, 2U);
-  EXPECT_EQ(Deal(29, 16, 132, true).parts, 4U);
-  EXPECT_EQ(Deal(33, 16, 132, true).parts, 3U);  // 132 multiprocessors need not have 33 clusters of four
-  EXPECT_EQ(Deal(448, 16, 132, true).stages(), 55U);
-  EXPECT_EQ(Deal(448, 16, 132, false).stages(), 64U);
+  EXPECT_FALSE(dealt(128, 8, 132, true).splits());   // nothing to gain
+  EXPECT_EQ(dealt(64, 16, 132, true).stages(), 8U);  // clusters of two, instead of 16 stages
+  EXPECT_EQ(dealt(64, 16, 132, true).parts, 2U);
+  EXPECT_EQ(dealt(29, 16, 132, true).parts, 4U);
+  EXPECT_EQ(dealt(33, 16, 132, true).parts, 3U);  // 132 multiprocessors need not have 33 clusters of four
+  EXPECT_EQ(dealt(448, 16, 132, true).stages(), 55U);
+  EXPECT_EQ(dealt(448, 16, 132, false).stages(), 64U);
+  const ClusterRoom pairs = ClusterRoom::for_pairs(66);
+  EXPECT_EQ(Deal(16, 32, 66, true, pairs).parts, 3U);      // clusters of 8 multiprocessors do not all fit
+  EXPECT_EQ(Deal(32, 32, 66, true, pairs).stages(), 16U);  // nor do clusters of 4: ranges
 }
 
 }  // namespace

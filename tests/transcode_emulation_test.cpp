@@ -22,8 +22,6 @@ namespace {
 /// What launches kernels here.
 class Emulator {
  public:
-  using DecodeConfig = sm90::DistributionDecodeConfig<2>;
-
   explicit Emulator(std::uint64_t seed) : seed_(seed) {}
 
   void clear(void* memory, std::size_t bytes) { std::memset(memory, 0, bytes); }
@@ -32,6 +30,13 @@ class Emulator {
   void launch(Kernel* kernel, std::uint32_t grid, std::uint32_t threads, std::uint32_t shared_bytes,
               const Arguments&... arguments) {
     emulation::launch({grid, threads}, shared_bytes, ++seed_, [&] { kernel(arguments...); });
+  }
+
+  void decode(const sm90::DistributionDecodeParams& params, std::uint32_t class_count) {
+    using Config = sm90::DistributionDecodeConfig<2>;
+    using Traits = sm90::DistributionDecodeTraits<Config>;
+    launch(sm90::distribution_decode_kernel<Config>, launch::distribution_decode_grid(params, multiprocessors()),
+           Traits::kThreads, Traits::shared_bytes(class_count), params);
   }
 
   [[nodiscard]] std::uint32_t multiprocessors() const { return 2; }

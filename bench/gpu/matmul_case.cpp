@@ -235,7 +235,7 @@ class CellBench {
   /// Warpgroups only pay for more than 16 tokens; a sweep says what they cost otherwise.
   [[nodiscard]] std::vector<MatmulConfig> kinds() const {
     if (tokens_ > 64) {
-      return {{.strips = 8, .warpgroup = true}, {.strips = 16, .warpgroup = true}};
+      return {{.strips = 8, .warpgroup = true}};
     }
     std::vector<MatmulConfig> all = {{.strips = 1}, {.strips = 2}, {.strips = 4}};
     if (tokens_ > 16 || options_.sweep) {

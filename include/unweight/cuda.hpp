@@ -151,7 +151,7 @@ struct BlobRange {
 // and on nothing else: not on how many other tokens there are, on the other members of the configuration, on the
 // device's other work, or on whether the blob is tiled or raw. So a caller who always passes the same ones has
 // batch-invariant results: row m of Y has the same bits for every number of tokens up to 64; and, if not split, for
-// every number above 64, whatever `strips` are, and up to there with strips = 16. With `split` they depend on the
+// every number above 64, and up to there with strips = 16. With `split` they depend on the
 // device's number of multiprocessors, too, and above 64 tokens on the number of tokens.
 
 inline constexpr std::uint32_t kMaxMatmulTokens = 65536;
@@ -160,7 +160,7 @@ inline constexpr std::uint32_t kMaxMatmulTokens = 65536;
 struct MatmulConfig {
   /// Strips of 16 output features that a thread block works on at a time: 1, 2 or 4, with `warpgroup` 4, 8 or 16.
   /// Fewer spread small matrices over more of the chip; more read X less often. More than 64 tokens: 8, with 128 or,
-  /// where there are more, 256 tokens at a time; or 16, with 128.
+  /// where there are more, 256 tokens at a time.
   std::uint32_t strips = 2;
   /// Slots of the ring that weights are loaded into ahead of use, 2 to 8. Not used for more than 64 tokens.
   std::uint32_t stages = 4;

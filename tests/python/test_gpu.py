@@ -134,7 +134,7 @@ def test_workspaces_of_graphs_come_back():
 
 
 def test_first_use_while_capturing_is_refused():
-    chain = Chain(1)
+    chain = Chain(1).cpu().cuda()  # packing has seen the weights where they lay before
     x = torch.randn(1, 2048, device="cuda", dtype=BF16)
     graph = torch.cuda.CUDAGraph()
     with pytest.raises(DeviceProblem, match="prepare"), torch.cuda.graph(graph), torch.no_grad():

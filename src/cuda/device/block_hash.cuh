@@ -10,6 +10,7 @@
 #include <cuda/device/bit_ops.cuh>
 #include <cuda/device/tile_decode.cuh>
 #include <cuda/device/xxh3.cuh>
+#include <cuda/ptx/registers.cuh>
 
 namespace unweight::device {
 
@@ -35,11 +36,20 @@ struct StripeAdder {
     }
   }
 
-  __device__ void run(const std::byte* block, std::uint64_t* sums) const {
+  /// A lane's part of a block.
+  struct Part {
+    uint4 halves[2];
+  };
+  [[nodiscard]] __device__ Part load(const std::byte* block) const {
+    const auto* vectors = reinterpret_cast<const uint4*>(block);
+    return {{vectors[lane], vectors[lane + kLanes]}};
+  }
+
+  __device__ void add(const Part& part, std::uint64_t* sums) const {
     std::uint64_t sum0 = 0, sum1 = 0;
     UNWEIGHT_UNROLL
     for (std::uint32_t h = 0; h < 2; ++h) {
-      const uint4 words = reinterpret_cast<const uint4*>(block)[lane + h * kLanes];
+      const uint4& words = part.halves[h];
       const std::uint64_t word0 = std::uint64_t{words.y} << 32 | words.x,
                           word1 = std::uint64_t{words.w} << 32 | words.z;
       sum0 += word_product(word0, keys[h][0]) + word1;
@@ -50,7 +60,11 @@ struct StripeAdder {
       sum0 += exchange(sum0, distance);
       sum1 += exchange(sum1, distance);
     }
-    if (lane < 4) {
+    // Of a condition that does not change in the caller's loop, the compiler makes two loops, one for each outcome; the
+    // lanes would meet for exchanges from both, some 200 cycles each. So it may not know.
+    std::uint32_t storing = 4;
+    ptx::keep(storing);
+    if (lane < storing) {
       sums[2 * lane] = sum0;
       sums[2 * lane + 1] = sum1;
     }
@@ -73,8 +87,19 @@ __device__ inline std::uint64_t hash_range(const std::byte* data, std::uint64_t 
   const std::uint64_t blocks = (size - 1) / kHashBlockBytes;
   const StripeAdder adder(lane);
   const auto add_round = [&](std::uint64_t first, std::uint32_t parity) {
-    for (std::uint32_t i = warp - 1; i < HashStorage::kRound && first + i < blocks; i += kHashWarps - 1) {
-      adder.run(data + (first + i) * kHashBlockBytes, storage.sums[parity][i]);
+    // All of a warp's loads are under way before the first is waited for.
+    constexpr std::uint32_t kMost = (HashStorage::kRound + kHashWarps - 2) / (kHashWarps - 1);
+    StripeAdder::Part parts[kMost];
+    const auto exists = [&](std::uint32_t i) { return i < HashStorage::kRound && first + i < blocks; };
+    UNWEIGHT_UNROLL
+    for (std::uint32_t n = 0; n < kMost; ++n) {
+      const std::uint32_t i = warp - 1 + n * (kHashWarps - 1);
+      if (exists(i)) parts[n] = adder.load(data + (first + i) * kHashBlockBytes);
+    }
+    UNWEIGHT_UNROLL
+    for (std::uint32_t n = 0; n < kMost; ++n) {
+      const std::uint32_t i = warp - 1 + n * (kHashWarps - 1);
+      if (exists(i)) adder.add(parts[n], storage.sums[parity][i]);
     }
   };
   const bool on_chain = threadIdx.x < kStripeWords;

@@ -21,9 +21,9 @@
 namespace unweight::sm90 {
 
 /// Compile-time part of a configuration.
-template <std::uint32_t Strips, std::uint32_t Tokens, bool Raw>
+template <std::uint32_t Tokens, bool Raw>
 struct LargeBatchConfig {
-  static constexpr std::uint32_t kStrips = Strips;  ///< strips of 16 rows that a block multiplies: 8 or 16
+  static constexpr std::uint32_t kStrips = 8;       ///< strips of 16 rows that a block multiplies
   static constexpr std::uint32_t kTokens = Tokens;  ///< tokens that it multiplies them with: 128 or 256
   static constexpr bool kRaw = Raw;                 ///< W is not compressed
 };
@@ -36,32 +36,30 @@ struct LargeBatchParams : MatmulOperands {
 
 template <class Config>
 struct LargeBatchTraits {
-  static constexpr std::uint32_t kWarpgroupThreads = 4 * device::kLanes;
-  static constexpr std::uint32_t kConsumers = 8;  ///< warps; two warpgroups
-  static constexpr std::uint32_t kListers =
-      3;  ///< warps of the third, that bring lists; the fourth requests tiles and X
+  static constexpr std::uint32_t kConsumers = Config::kStrips;  ///< warps, a strip each; two warpgroups
+  /// Warps of the last warpgroup that bring lists; the fourth requests tiles and X.
+  static constexpr std::uint32_t kListers = 3;
   static constexpr std::uint32_t kConsumerThreads = kConsumers * device::kLanes;
-  static constexpr std::uint32_t kThreads = kConsumerThreads + kWarpgroupThreads;
+  static constexpr std::uint32_t kHelperThreads = 4 * device::kLanes;
+  static constexpr std::uint32_t kThreads = kConsumerThreads + kHelperThreads;
   /// Blocks that get X together, a pair.
   static constexpr std::uint32_t kSharers = 2;
   static constexpr std::uint32_t kTokens = Config::kTokens, kTokenTiles = kTokens / 8;
-  /// Tiles that a warp has of a column of tiles along K; 64 rows each for its warpgroup.
-  static constexpr std::uint32_t kRowTiles = Config::kStrips / kConsumers;
   /// Of a thread, once moved.
   static constexpr std::uint32_t kHelperRegisters = 72;
   static constexpr std::uint32_t kConsumerRegisters = 216;
   static constexpr std::uint32_t kBlockRows = Config::kStrips * format::kTileRows;
-  /// The unit of the schedule, so that a warp has two tiles in it, which take turns with its two sets of operands.
-  static constexpr std::uint32_t kStageColumns = 2 / kRowTiles;
+  /// The unit of the schedule: two tiles of a warp, which take turns with its two sets of operands.
+  static constexpr std::uint32_t kStageColumns = 2;
 
   // A slot: a column of the block's tiles along K and, for longer, X of that column.
   static constexpr std::uint32_t kTileStride = Config::kRaw ? kRawTileBytes : format::kTileBytes;
   static constexpr std::uint32_t kWeightBytes = Config::kStrips * kTileStride;
   static constexpr std::uint32_t kXBytes = 2 * format::kTileCols * kTokens;
-  static constexpr std::uint32_t kSlots = kRowTiles * kTokens == 256 ? 4 : 6;
+  static constexpr std::uint32_t kSlots = kTokens == 128 ? 6 : 4;
 
   /// Two chunks of columns: where their tiles' exceptions lie, and these themselves, with so much room for a strip.
-  static constexpr std::uint32_t kChunks = 2, kChunkColumns = kRowTiles == 1 ? 8 : 4;
+  static constexpr std::uint32_t kChunks = 2, kChunkColumns = 8;
   static constexpr std::uint32_t kStripListBytes = kChunkColumns * 64;
 
   /// Of a warp, for what its lanes have read or written.
@@ -72,7 +70,7 @@ struct LargeBatchTraits {
 
   /// Tokens whose sums are written, or sent, at a time: a group, 4 sums of 4 tiles of tokens a thread.
   static constexpr std::uint32_t kGroupTokens = 32, kGroupTiles = kGroupTokens / 8;
-  static constexpr std::uint32_t kTokenGroups = kTokens / kGroupTokens, kGroups = kRowTiles * kTokenGroups;
+  static constexpr std::uint32_t kGroups = kTokens / kGroupTokens;
   static constexpr std::uint32_t kGroupSums = kConsumerThreads * 4 * kGroupTiles;
   static constexpr std::uint32_t kItemSums = kGroups * kGroupSums;
   static constexpr std::uint32_t kGroupBytes = kGroupSums * static_cast<std::uint32_t>(sizeof(float));
@@ -92,10 +90,8 @@ struct LargeBatchTraits {
     return most;
   }
 
-  static_assert((kRowTiles == 1 || kRowTiles == 2) && kRowTiles * kTokens <= 256,
-                "sums take 128 registers of a thread at most");
   static_assert(kTokens == 128 || kTokens == 256, "widths of the wrapped instructions");
-  static_assert(kConsumerThreads * kConsumerRegisters + kWarpgroupThreads * kHelperRegisters <=
+  static_assert(kConsumerThreads * kConsumerRegisters + kHelperThreads * kHelperRegisters <=
                     65536 / kThreads / 8 * 8 * kThreads,
                 "a block moves no more registers than it is launched with; consumers would wait for ever");
   static_assert(most_received_bytes() <= kSlots * (kXBytes + kWeightBytes),

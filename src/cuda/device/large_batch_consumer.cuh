@@ -18,7 +18,7 @@
 
 namespace unweight::sm90 {
 
-/// Decodes two tiles of every stage and multiplies them with X. One of 8 warps.
+/// Decodes the tiles of a strip and multiplies them with X. One of 8 warps.
 ///
 /// wgmma with A in registers holds up its warp until the tensor cores have begun with it, so what a warp does between
 /// products overlaps with the end of its own and with the other warpgroup's. Two sets of operands take turns: a product
@@ -30,25 +30,19 @@ struct LargeBatchConsumer : LargeBatchBlock<Config> {
   using Map = LargeBatchMap<Config>;
   using Block::params, Block::lane, Block::base, Block::shared, Block::schedule;
   using Fragments = device::TileFragments;
-  static constexpr std::uint32_t kRowTiles = Traits::kRowTiles, kTokenTiles = Traits::kTokenTiles;
-  using Sums = float[kRowTiles * kTokenTiles][4];
-  using TileSums = float[kTokenTiles][4];
+  using Sums = float[Traits::kTokenTiles][4];
 
-  std::uint32_t warp = 0;  ///< uniform, as far as the compiler knows
+  std::uint32_t warp = 0;  ///< uniform, as far as the compiler knows; also the number of its strip in the block
   uint2 carried{};         ///< a palette on its way to shared memory
 
   [[nodiscard]] __device__ std::uint32_t group() const { return warp / 4; }
-  /// The warp's strip in the block: warpgroups have neighbouring strips, 64 rows a tile.
-  [[nodiscard]] __device__ std::uint32_t strip(std::uint32_t row_tile) const {
-    return (group() * kRowTiles + row_tile) * 4 + warp % 4;
-  }
 
   // ---- tiles --------------------------------------------------------------------------------------------------------
 
   /// Of the lane's rows, in a segment's first chunk.
-  [[nodiscard]] __device__ device::LanePalettes look_up_palettes(std::uint32_t chunk, std::uint32_t row_tile) const {
+  [[nodiscard]] __device__ device::LanePalettes look_up_palettes(std::uint32_t chunk) const {
     const auto* all = reinterpret_cast<const uint2*>(shared + Map::kPalettes);
-    const std::uint8_t* numbers = this->chunk(chunk).row_palettes + strip(row_tile) * format::kTileRows;
+    const std::uint8_t* numbers = this->chunk(chunk).row_palettes + warp * format::kTileRows;
     device::LanePalettes palettes{};
     UNWEIGHT_UNROLL
     for (std::uint32_t i = 0; i < 2; ++i) {
@@ -58,8 +52,9 @@ struct LargeBatchConsumer : LargeBatchBlock<Config> {
     return palettes;
   }
 
-  [[nodiscard]] static __device__ std::uint32_t tile_at(std::uint32_t slot, std::uint32_t index) {
-    return Map::kWeights + slot * Traits::kWeightBytes + index * Traits::kTileStride;
+  /// The warp's tile in a slot.
+  [[nodiscard]] __device__ std::uint32_t tile_at(std::uint32_t slot) const {
+    return Map::kWeights + slot * Traits::kWeightBytes + warp * Traits::kTileStride;
   }
 
   [[nodiscard]] __device__ device::FragmentDecoder decoder() const {
@@ -68,20 +63,15 @@ struct LargeBatchConsumer : LargeBatchBlock<Config> {
   }
 
   /// Raw weights: the tile as A operands. Outside the matrix zeros.
-  __device__ Fragments fetch_tile(std::uint32_t slot, std::uint32_t index, const Segment& now,
-                                  std::uint32_t column) const {
-    if (params.raw_by_tensor_copy) return load_raw(base + tile_at(slot, index), lane);
-    return fetch_raw(params, this->locate(now.item).first_strip + index, column, lane);
+  __device__ Fragments fetch_tile(std::uint32_t slot, const Segment& now, std::uint32_t column) const {
+    if (params.raw_by_tensor_copy) return load_raw(base + tile_at(slot), lane);
+    return fetch_raw(params, this->locate(now.item).first_strip + warp, column, lane);
   }
 
   // ---- products -----------------------------------------------------------------------------------------------------
 
-  static __device__ TileSums& sums_of(Sums& sums, std::uint32_t row_tile) {
-    return reinterpret_cast<TileSums&>(sums[row_tile * kTokenTiles]);
-  }
-
   /// Begins the product of a tile, after those before it.
-  __device__ void begin_product(const Fragments& fragments, std::uint32_t x_slot, TileSums& sums) const {
+  __device__ void begin_product(const Fragments& fragments, std::uint32_t x_slot, Sums& sums) const {
     const std::uint32_t b = ptx::wgmma_operand(base + Map::kX + x_slot * Traits::kXBytes);
     ptx::wgmma_fence_again();
     UNWEIGHT_UNROLL
@@ -135,44 +125,36 @@ struct LargeBatchConsumer : LargeBatchBlock<Config> {
   }
 
  private:
-  static UNWEIGHT_HOST_DEVICE constexpr bool begins_column(std::uint32_t i) { return kRowTiles == 1 || i == 0; }
-  static UNWEIGHT_HOST_DEVICE constexpr bool ends_column(std::uint32_t i) { return kRowTiles == 1 || i == 1; }
-
   __device__ void multiply_tiled(const Segment& now, RingPlace& place, RingPlace& chunk_place, Sums& sums) const {
     Fragments fragments[2]{};
-    device::LanePalettes palettes[kRowTiles];
+    device::LanePalettes palettes;
     std::uint32_t in_chunk = 0;
     bool first = true;
     UNWEIGHT_NO_UNROLL
     for (std::uint32_t left = now.end - now.begin; left != 0; --left) {
       if (in_chunk == 0) ptx::barrier_wait(this->chunk_full(chunk_place.slot), chunk_place.parity);
-      const auto& chunk = this->chunk(chunk_place.slot);
-      if (first) {
-        UNWEIGHT_UNROLL
-        for (std::uint32_t r = 0; r < kRowTiles; ++r) palettes[r] = look_up_palettes(chunk_place.slot, r);
-      }
+      if (first) palettes = look_up_palettes(chunk_place.slot);
       device::ExceptionList lists[2];
       UNWEIGHT_UNROLL
-      for (std::uint32_t i = 0; i < 2; ++i) lists[i] = chunk.lists[strip(i % kRowTiles)][in_chunk + i / kRowTiles];
+      for (std::uint32_t i = 0; i < 2; ++i) lists[i] = this->chunk(chunk_place.slot).lists[warp][in_chunk + i];
       UNWEIGHT_UNROLL
       for (std::uint32_t i = 0; i < 2; ++i) {
-        if (begins_column(i)) ptx::barrier_wait(this->full(place.slot), place.parity);
-        const std::byte* tile = shared + tile_at(place.slot, strip(i % kRowTiles));
-        const device::TileParts parts = decoder().decode(tile, palettes[i % kRowTiles], lists[i]);
+        ptx::barrier_wait(this->full(place.slot), place.parity);
+        const device::TileParts parts = decoder().decode(shared + tile_at(place.slot), palettes, lists[i]);
         fragments[i] = parts.join();
-        if (ends_column(i)) this->arrive_once(parts.loaded(), this->empty(place.slot));
-        if (begins_column(i)) ptx::barrier_wait(this->x_full(place.slot), place.parity);
+        this->arrive_once(parts.loaded(), this->empty(place.slot));
+        ptx::barrier_wait(this->x_full(place.slot), place.parity);
         take_turn();
-        begin_product(fragments[i], place.slot, sums_of(sums, i % kRowTiles));
+        begin_product(fragments[i], place.slot, sums);
         pass_turn();
         // The product before has ended; this one runs while the next tile is decoded.
         ptx::wgmma_wait_for_all_but_one();
         hold(fragments[i ^ 1]);
-        if (begins_column(i)) this->release_x(place.previous(Traits::kSlots), !first);
+        this->release_x(place.previous(Traits::kSlots), !first);
         first = false;
-        if (ends_column(i)) place.advance(1, Traits::kSlots);
+        place.advance(1, Traits::kSlots);
       }
-      in_chunk += Traits::kStageColumns;
+      in_chunk += 2;
       if (in_chunk == Traits::kChunkColumns || left == 1) {
         this->arrive(this->chunk_empty(chunk_place.slot));
         chunk_place.advance(1, Traits::kChunks);
@@ -187,23 +169,18 @@ struct LargeBatchConsumer : LargeBatchBlock<Config> {
 
   __device__ void multiply_raw(const Segment& now, RingPlace& place, Sums& sums) const {
     UNWEIGHT_NO_UNROLL
-    for (std::uint32_t step = now.begin; step < now.end; ++step) {
-      UNWEIGHT_UNROLL
-      for (std::uint32_t i = 0; i < 2; ++i) {
-        if (begins_column(i)) ptx::barrier_wait(this->full(place.slot), place.parity);
-        const std::uint32_t column = step * Traits::kStageColumns + i / kRowTiles;
-        const Fragments fragments = fetch_tile(place.slot, strip(i % kRowTiles), now, column);
-        if (ends_column(i)) this->arrive_once(fragments.loaded(), this->empty(place.slot));
-        if (begins_column(i)) ptx::barrier_wait(this->x_full(place.slot), place.parity);
-        take_turn();
-        begin_product(fragments, place.slot, sums_of(sums, i % kRowTiles));
-        pass_turn();
-        // Raw tiles come by ldmatrix, in flight too: ptxas would let it write what the product reads.
-        ptx::wgmma_wait(sums);
-        if (!ends_column(i)) continue;
-        this->release_x(place.slot);
-        place.advance(1, Traits::kSlots);
-      }
+    for (std::uint32_t column = now.begin * Traits::kStageColumns; column < now.end * Traits::kStageColumns; ++column) {
+      ptx::barrier_wait(this->full(place.slot), place.parity);
+      const Fragments fragments = fetch_tile(place.slot, now, column);
+      this->arrive_once(fragments.loaded(), this->empty(place.slot));
+      ptx::barrier_wait(this->x_full(place.slot), place.parity);
+      take_turn();
+      begin_product(fragments, place.slot, sums);
+      pass_turn();
+      // Raw tiles come by ldmatrix, in flight too: ptxas would let it write what the product reads.
+      ptx::wgmma_wait(sums);
+      this->release_x(place.slot);
+      place.advance(1, Traits::kSlots);
     }
   }
 };

@@ -83,10 +83,8 @@ struct LargeBatchSums : LargeBatchBlock<Config> {
                               const Group& sums) const {
     ptx::keep(thread);  // places are found anew for each group: all of them at once would take too many registers
     const std::uint32_t warp = thread / device::kLanes, in_warp = thread % device::kLanes;
-    const std::uint32_t row_tile = group / Traits::kTokenGroups, in_tile = group % Traits::kTokenGroups;
-    const std::uint32_t first_token = item.first_token + in_tile * Traits::kGroupTokens;
-    const std::uint32_t strip = (warp / 4 * Traits::kRowTiles + row_tile) * 4 + warp % 4;
-    const std::uint32_t first_row = (item.first_strip + strip) * format::kTileRows;
+    const std::uint32_t first_token = item.first_token + group * Traits::kGroupTokens;
+    const std::uint32_t first_row = (item.first_strip + warp) * format::kTileRows;
     if (first_token >= params.tokens || first_row >= params.rows) return;
     const std::uint32_t staging = Map::kOwn + warp * Map::kOwnBytes;
     const float bias[2] = {bias_of(first_row + in_warp / 4), bias_of(first_row + in_warp / 4 + 8)};

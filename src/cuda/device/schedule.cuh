@@ -4,8 +4,8 @@
 //
 // Whole items go round: block b takes b, b + blocks, ... What does not fill a round can be split along K:
 //
-//   - Fewer items than half the blocks: each has `parts` blocks of its own, a cluster, which divide K into equal parts
-//     and add up their sums together.
+//   - Few items, half as many as blocks or fewer: each has `parts` blocks of its own, a cluster, which divide K into
+//     equal parts and add up their sums together.
 //   - Otherwise the stages of the items left over, one item's after the other's, are dealt out to all blocks in equal,
 //     contiguous ranges. So a block's range may begin within an item and end within another:
 //
@@ -24,6 +24,24 @@
 
 namespace unweight::sm90 {
 
+/// How many clusters run at a time, by how many parts an item has in them: a block each, or a pair of blocks.
+/// Multiprocessors come in groups of some 16, of which a cluster has one, so that some are left over.
+struct ClusterRoom {
+  static constexpr std::uint32_t kMostParts = 4;  ///< a cluster may have 8: not tried
+  std::uint32_t clusters[kMostParts + 1] = {};    ///< 0: items are not divided into so many
+
+  /// Of blocks. Two multiprocessors always share what clusters of two need.
+  static constexpr ClusterRoom for_blocks(std::uint32_t blocks) {
+    return {{0, 0, blocks / 2, (blocks - blocks / 8) / 3, (blocks - blocks / 8) / 4}};
+  }
+
+  /// Of pairs. An H200 runs 30, 17 and 15 clusters of 4, 6 and 8 blocks on its 66 pairs of multiprocessors; on others
+  /// other multiprocessors are missing.
+  static constexpr ClusterRoom for_pairs(std::uint32_t pairs) {
+    return {{0, 0, pairs * 28 / 66, pairs * 16 / 66, pairs * 14 / 66}};
+  }
+};
+
 /// How the work is dealt out, for all blocks. Made by the host: divisions are slow on the device.
 struct Deal {
   std::uint32_t items = 0, whole_items = 0, steps = 0, blocks = 0;
@@ -31,23 +49,22 @@ struct Deal {
   std::uint32_t parts = 1;                      ///< blocks of an item, where every item has blocks of its own
   std::uint32_t share = 0, larger_shares = 0;   ///< stages of a block's range, or of a part; so many have one more
 
-  static constexpr std::uint32_t kMostParts = 4;  ///< a cluster may have 8: not tried
+  static constexpr std::uint32_t kMostParts = ClusterRoom::kMostParts;
 
   constexpr Deal() = default;
 
   /// Splits, if at all, where that saves the blocks with most work some stages.
-  /// @param most_parts  blocks of a cluster that share an item, up to kMostParts; 1: none do
   constexpr Deal(std::uint32_t items_in, std::uint32_t steps_in, std::uint32_t multiprocessors, bool split,
-                 std::uint32_t most_parts = kMostParts)
+                 const ClusterRoom& room)
       : items(items_in), whole_items(items_in), steps(steps_in), blocks(multiprocessors) {
     const std::uint64_t rest = items % blocks, stages = rest * steps;
-    if (split) parts = parts_that_fit(most_parts);
+    if (split) parts = parts_that_fit(room);
     if (parts > 1) {
       share = steps / parts;
       larger_shares = steps % parts;
       whole_items = 0;
       blocks = items * parts;
-    } else if (split && 2 * items > blocks && rest != 0 && (stages + blocks - 1) / blocks < steps) {
+    } else if (split && rest != 0 && (stages + blocks - 1) / blocks < steps) {
       whole_items = items - static_cast<std::uint32_t>(rest);
       share = static_cast<std::uint32_t>(stages / blocks);
       larger_shares = static_cast<std::uint32_t>(stages % blocks);
@@ -72,12 +89,10 @@ struct Deal {
   }
 
  private:
-  /// Two multiprocessors always share what clusters of two need. Larger clusters must fit the chip's groups of some 16
-  /// multiprocessors, so that some of these are left over.
-  [[nodiscard]] constexpr std::uint32_t parts_that_fit(std::uint32_t most_parts) const {
+  [[nodiscard]] constexpr std::uint32_t parts_that_fit(const ClusterRoom& room) const {
     std::uint32_t most = 1;
-    for (std::uint32_t n = 2; n <= most_parts && n <= steps; ++n) {
-      if (items * n <= (n == 2 ? blocks : blocks - blocks / 8)) most = n;
+    for (std::uint32_t n = 2; n <= kMostParts && n <= steps; ++n) {
+      if (items <= room.clusters[n]) most = n;
     }
     return most;
   }

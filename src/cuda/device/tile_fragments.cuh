@@ -51,6 +51,13 @@ struct TileParts {
     return result;
   }
 
+  __device__ void load_sign_mantissa(const std::byte* tile, std::uint32_t lane16) {
+    const uint4 low = *reinterpret_cast<const uint4*>(tile + lane16);
+    const uint4 high = *reinterpret_cast<const uint4*>(tile + lane16 + 16 * kLanes);
+    sign_mantissa[0] = low.x, sign_mantissa[1] = low.y, sign_mantissa[2] = low.z, sign_mantissa[3] = low.w;
+    sign_mantissa[4] = high.x, sign_mantissa[5] = high.y, sign_mantissa[6] = high.z, sign_mantissa[7] = high.w;
+  }
+
   [[nodiscard]] __device__ TileFragments join() const { return bytes().interleave(); }
 
   /// A word of each load from the tile, but for codes and exceptions, whose exponents have been stored.
@@ -66,14 +73,25 @@ struct FragmentDecoder {
   std::uint32_t lane16;         ///< 16 * lane, for the compiler to keep
   std::uint8_t exception_base;  ///< the blob's
 
-  /// One path for usual lists, without branches: each would cost a warp some 25 cycles.
   /// @param tile  1408 bytes of shared memory, aligned to 128
   /// @param list  of the tile; an absent one: zeros
   __device__ TileParts decode(const std::byte* tile, const LanePalettes& palettes, const ExceptionList& list) const {
+    TileParts parts{};
+    parts.load_sign_mantissa(tile, lane16);
+    const bool unusual = find_exponents(tile, palettes, list, parts.rotated);
+    if (__builtin_expect(unusual, 0)) {
+      find_unusual_exponents(list, parts.rotated);
+      if (list.is_absent()) parts = {};
+    }
+    return parts;
+  }
+
+  /// The exponents alone, of usual lists: one path without branches, each of which would cost a warp some 25 cycles.
+  /// True where the list is not usual, and find_unusual_exponents() is to be called.
+  [[nodiscard]] __device__ bool find_exponents(const std::byte* tile, const LanePalettes& palettes,
+                                               const ExceptionList& list, std::uint32_t (&rotated)[kLaneGroups]) const {
     const uint2 codes01 = *reinterpret_cast<const uint2*>(tile + format::kCodes01Offset + 8 * lane);
     const std::uint32_t codes2 = *reinterpret_cast<const std::uint32_t*>(tile + format::kCodes2Offset + 4 * lane);
-    const uint4 sm0 = *reinterpret_cast<const uint4*>(tile + lane16);
-    const uint4 sm1 = *reinterpret_cast<const uint4*>(tile + lane16 + 16 * kLanes);
     const bool has_unit = !list.is_unusual() && lane < list.usual_count();
     std::uint16_t unit = 0;
     if (has_unit) unit = reinterpret_cast<const std::uint16_t*>(shared + list.place())[lane];
@@ -82,30 +100,29 @@ struct FragmentDecoder {
     std::uint32_t exponent = format::rotate_exponent(format::entry_exponent(unit, exception_base));
     ptx::keep(exponent);  // here, beside the look-ups, and not behind a branch
     const LaneSelectors selectors = unpack_selectors({codes01.x, codes01.y, codes2});
-    TileParts parts{{sm0.x, sm0.y, sm0.z, sm0.w, sm1.x, sm1.y, sm1.z, sm1.w}, {}};
-    auto& rotated = parts.rotated;
     UNWEIGHT_UNROLL
     for (std::uint32_t g = 0; g < kLaneGroups; ++g) rotated[g] = look_up_group(palettes, selectors, g);
     store_plane(rotated);
     __syncwarp();
     if (has_unit && !unusual) put(unit, static_cast<std::uint8_t>(exponent));
-    if (__builtin_expect(unusual, 0)) {
-      if (list.is_absent()) {
-        parts = {};
-        store_plane(rotated);
-      } else if (list.is_escaped()) {
-        load_plane(units_of(list), lane, rotated);
-        store_plane(rotated);
-      } else {
-        patch_in_steps(list);
-      }
-    }
     __syncwarp();
-    const auto* plane = reinterpret_cast<const uint4*>(exponents);
-    const uint4 low = plane[lane], high = plane[kLanes + lane];
-    rotated[0] = low.x, rotated[1] = low.y, rotated[2] = low.z, rotated[3] = low.w;
-    rotated[4] = high.x, rotated[5] = high.y, rotated[6] = high.z, rotated[7] = high.w;
-    return parts;
+    load_own(rotated);
+    return unusual;
+  }
+
+  /// After find_exponents(), which has put in no exception.
+  __device__ void find_unusual_exponents(const ExceptionList& list, std::uint32_t (&rotated)[kLaneGroups]) const {
+    if (list.is_absent()) {
+      UNWEIGHT_UNROLL
+      for (auto& word : rotated) word = 0;
+    } else if (list.is_escaped()) {
+      load_plane(units_of(list), lane, rotated);
+    } else {
+      __syncwarp();
+      patch_in_steps(list);
+      __syncwarp();
+      load_own(rotated);
+    }
   }
 
  private:
@@ -129,6 +146,13 @@ struct FragmentDecoder {
     auto* plane = reinterpret_cast<uint4*>(exponents);
     plane[lane] = make_uint4(rotated[0], rotated[1], rotated[2], rotated[3]);
     plane[kLanes + lane] = make_uint4(rotated[4], rotated[5], rotated[6], rotated[7]);
+  }
+
+  __device__ void load_own(std::uint32_t (&rotated)[kLaneGroups]) const {
+    const auto* plane = reinterpret_cast<const uint4*>(exponents);
+    const uint4 low = plane[lane], high = plane[kLanes + lane];
+    rotated[0] = low.x, rotated[1] = low.y, rotated[2] = low.z, rotated[3] = low.w;
+    rotated[4] = high.x, rotated[5] = high.y, rotated[6] = high.z, rotated[7] = high.w;
   }
 
   __device__ void put(std::uint16_t unit, std::uint8_t rotated) const {

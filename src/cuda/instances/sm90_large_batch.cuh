@@ -9,8 +9,7 @@ namespace unweight::sm90 {
 template <class Config>
 LargeBatchInstance large_batch_instance() {
   using Traits = LargeBatchTraits<Config>;
-  return {Config::kStrips,
-          Config::kTokens,
+  return {Config::kTokens,
           Config::kRaw,
           Traits::kThreads,
           LargeBatchMap<Config>::kBytes,
@@ -20,8 +19,7 @@ LargeBatchInstance large_batch_instance() {
 
 template <bool Raw>
 std::vector<LargeBatchInstance> large_batch_instances() {
-  return {large_batch_instance<LargeBatchConfig<8, 128, Raw>>(), large_batch_instance<LargeBatchConfig<8, 256, Raw>>(),
-          large_batch_instance<LargeBatchConfig<16, 128, Raw>>()};
+  return {large_batch_instance<LargeBatchConfig<128, Raw>>(), large_batch_instance<LargeBatchConfig<256, Raw>>()};
 }
 
 }  // namespace unweight::sm90

@@ -13,7 +13,7 @@ namespace unweight::sm90 {
 struct LargeBatchInstance {
   using Kernel = void (*)(LargeBatchParams, CUtensorMap x_map, CUtensorMap w_map);
 
-  std::uint32_t strips, tokens;
+  std::uint32_t tokens;
   bool raw;
   std::uint32_t threads, shared_bytes;
   std::uint32_t x_copy_tokens;

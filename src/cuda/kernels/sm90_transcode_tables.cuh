@@ -21,7 +21,7 @@ namespace unweight::sm90 {
 
 struct HashConfig {
   static constexpr std::uint32_t kThreads = device::kHashThreads;
-  static constexpr std::uint32_t kBlocksPerSm = 6;
+  static constexpr std::uint32_t kBlocksPerSm = 3;
 };
 
 template <class Config>

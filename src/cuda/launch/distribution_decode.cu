@@ -3,6 +3,7 @@
 #include <cuda/kernels/sm90_distribution_decode.cuh>
 #include <cuda/launch/cuda_error.hpp>
 #include <cuda/launch/distribution_decode.hpp>
+#include <cuda/launch/distribution_params.hpp>
 #include <cuda/launch/placed_blob.hpp>
 #include <cuda/launch/stream_device.cuh>
 #include <format/layout.hpp>
@@ -14,6 +15,8 @@ namespace unweight {
 namespace launch {
 namespace {
 
+/// As many warps as a multiprocessor holds with 64 registers a thread.
+using DistributionDecode = sm90::DistributionDecodeConfig<32>;
 using Traits = sm90::DistributionDecodeTraits<DistributionDecode>;
 
 tl::unexpected<Error> refuse(const std::string& message) {
@@ -62,6 +65,11 @@ Result<void> load_distribution_decode() {
   return {};
 }
 
+void StreamDevice::decode(const sm90::DistributionDecodeParams& params, std::uint32_t class_count) {
+  launch(sm90::distribution_decode_kernel<DistributionDecode>, distribution_decode_grid(params, multiprocessors_),
+         Traits::kThreads, Traits::shared_bytes(class_count), params);
+}
+
 }  // namespace launch
 
 namespace distribution {
@@ -76,9 +84,7 @@ Result<void> decode(const DeviceBlob& blob, std::uint16_t* values, std::uint64_t
   const auto params = launch::distribution_decode_params(placed, 0, launch::row_groups(placed),
                                                          {values, row_stride, shape.rows}, &status->word);
   launch::StreamDevice device(stream, blob.multiprocessors(), "distribution decode");
-  device.launch(sm90::distribution_decode_kernel<launch::DistributionDecode>,
-                launch::distribution_decode_grid(params, blob.multiprocessors()), launch::Traits::kThreads,
-                launch::Traits::shared_bytes(blob.class_count()), params);
+  device.decode(params, blob.class_count());
   return device.outcome();
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::kOutOfMemory, "out of memory");

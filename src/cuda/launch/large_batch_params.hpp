@@ -11,20 +11,18 @@
 
 namespace unweight::launch {
 
-/// Tokens that a block multiplies with: as many as registers hold sums for.
-inline std::uint32_t large_batch_tokens(const MatmulConfig& config, std::uint32_t tokens) {
-  return config.strips == 16 || tokens <= 128 ? 128 : 256;
-}
+/// Tokens that a block multiplies with.
+inline std::uint32_t large_batch_tokens(std::uint32_t tokens) { return tokens <= 128 ? 128 : 256; }
 
 /// For a matrix that is not empty: dealt out to pairs of blocks.
 inline sm90::Deal large_batch_deal(const MatrixShape& shape, const MatmulConfig& config, std::uint32_t multiprocessors,
                                    std::uint32_t tokens) {
-  const std::uint64_t rows = std::uint64_t{2} * format::kTileRows * config.strips;
-  const std::uint64_t columns = 16 / config.strips;  // tiles along K in a stage
-  const std::uint64_t token_blocks = format::ceil_div(tokens, large_batch_tokens(config, tokens));
-  return {static_cast<std::uint32_t>(token_blocks * format::ceil_div(shape.rows, rows)),
-          static_cast<std::uint32_t>(format::ceil_div(shape.cols, columns * format::kTileCols)), multiprocessors / 2,
-          config.split};
+  constexpr std::uint64_t kPairRows = 2 * 8 * format::kTileRows, kStageCols = 2 * format::kTileCols;
+  const std::uint64_t token_blocks = format::ceil_div(tokens, large_batch_tokens(tokens));
+  const std::uint32_t pairs = multiprocessors / 2;
+  return {static_cast<std::uint32_t>(token_blocks * format::ceil_div(shape.rows, kPairRows)),
+          static_cast<std::uint32_t>(format::ceil_div(shape.cols, kStageCols)), pairs, config.split,
+          sm90::ClusterRoom::for_pairs(pairs)};
 }
 
 /// For checked arguments and a configuration that can_implement() accepts.
@@ -34,7 +32,7 @@ inline sm90::LargeBatchParams large_batch_params(const PlacedBlob& weight, const
   const sm90::Deal deal = large_batch_deal(weight.shape, config, multiprocessors, arguments.tokens);
   set_operands(params, weight, arguments, config, multiprocessors, deal);
   params.token_blocks =
-      static_cast<std::uint32_t>(format::ceil_div(arguments.tokens, large_batch_tokens(config, arguments.tokens)));
+      static_cast<std::uint32_t>(format::ceil_div(arguments.tokens, large_batch_tokens(arguments.tokens)));
   params.row_items = deal.items / params.token_blocks;
   params.y_by_vectors = is_aligned(arguments.y, 16) && arguments.y_stride % 8 == 0;
   return params;

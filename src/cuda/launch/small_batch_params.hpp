@@ -20,7 +20,7 @@ inline sm90::Deal small_batch_deal(const MatrixShape& shape, const MatmulConfig&
   const std::uint32_t columns = sm90::kStageTiles / config.strips;  // tiles along K in a stage
   return {static_cast<std::uint32_t>(format::ceil_div(shape.rows, std::uint64_t{format::kTileRows} * config.strips)),
           static_cast<std::uint32_t>(format::ceil_div(shape.cols, std::uint64_t{format::kTileCols} * columns)),
-          multiprocessors, config.split};
+          multiprocessors, config.split, sm90::ClusterRoom::for_blocks(multiprocessors)};
 }
 
 /// For checked arguments and a configuration that can_implement() accepts.

@@ -5,8 +5,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cuda/kernels/sm90_distribution_decode.cuh>
 #include <cuda/launch/cuda_error.hpp>
-#include <cuda/launch/distribution_decode.hpp>
 #include <cuda_runtime.h>
 #include <string>
 
@@ -14,8 +14,6 @@ namespace unweight::launch {
 
 class StreamDevice {
  public:
-  using DecodeConfig = DistributionDecode;
-
   StreamDevice(cudaStream_t stream, std::uint32_t multiprocessors, const char* what)
       : stream_(stream), multiprocessors_(multiprocessors), what_(what) {}
 
@@ -34,6 +32,10 @@ class StreamDevice {
     config.stream = stream_;
     error_ = cudaLaunchKernelEx(&config, kernel, arguments...);
   }
+
+  /// Decodes blocks of a distribution blob of so many classes. One file compiles and launches that kernel: each file
+  /// that names it would have a copy of its own, whose limit of shared memory nobody has raised.
+  void decode(const sm90::DistributionDecodeParams& params, std::uint32_t class_count);
 
   [[nodiscard]] std::uint32_t multiprocessors() const { return multiprocessors_; }
 

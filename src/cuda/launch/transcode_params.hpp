@@ -44,6 +44,7 @@ class TranscodeJob {
   /// Enqueues the first half. `Device` has
   ///   clear(void* memory, std::size_t bytes)
   ///   launch(kernel, grid, threads, shared bytes, kernel's arguments...)
+  ///   decode(parameters, classes of the blob)
   ///   multiprocessors()
   template <class Device>
   void plan(void* workspace, distribution::TranscodeOutcome* outcome, Device& device) const {
@@ -193,11 +194,7 @@ class TranscodeJob {
                                     params.first_strip * format::kTileRows},
                                    &params.workspace.state->status);
     decoding.only_if = params.only_if;
-    using Config = typename Device::DecodeConfig;
-    using Traits = sm90::DistributionDecodeTraits<Config>;
-    device.launch(sm90::distribution_decode_kernel<Config>,
-                  distribution_decode_grid(decoding, device.multiprocessors()), Traits::kThreads,
-                  Traits::shared_bytes(blob_.class_count), decoding);
+    device.decode(decoding, blob_.class_count);
   }
 
   [[nodiscard]] static std::uint32_t grid(std::uint64_t work, std::uint64_t per_block) {
