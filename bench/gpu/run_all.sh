@@ -2,17 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Tests and measures on a machine with a GPU. It needs the driver, compute-sanitizer for the sanitizers, cuBLAS 13 for
-# the multiplication, and the programs unweight_gpu_tests, decode_bench and matmul_bench, which depend on nothing else
-# and may have been built elsewhere; unweight_gpu_file_tests and load_bench need the libraries that lie beside them after
+# the multiplication, and the programs unweight_gpu_tests, decode_bench, matmul_bench and tune_device, which depend on
+# nothing else and may have been built elsewhere; unweight_gpu_file_tests and load_bench need the libraries that lie beside them after
 # the build, too. racecheck needs tests built with CUDAFLAGS=-DUNWEIGHT_RACECHECK: arrive()
 # in src/cuda/device/small_batch_block.cuh says why. A sanitizer runs shares of the tests in processes side by side.
 #
-#   bench/gpu/run_all.sh [--parts LIST] PROGRAMS OUT [COMMIT [OPTION...]]
+#   bench/gpu/run_all.sh [--parts LIST] [--seconds N] PROGRAMS OUT [COMMIT [OPTION...]]
 #
 #   PROGRAMS  folder of the programs
 #   OUT       folder for logs and results
-#   LIST      of tests,files,memcheck,initcheck,synccheck,racecheck,decode,distribution,load,matmul,profile, separated by
-#             commas; all but racecheck, load and profile by default. load makes 40 GB of files in OUT/load
+#   LIST      of tests,files,memcheck,initcheck,synccheck,racecheck,decode,distribution,load,matmul,profile,tune,
+#             held-out, separated by commas; all but racecheck, load, profile and the last two by default. load makes
+#             40 GB of files in OUT/load; tune makes a plan and a built-in table for the shapes of Llama-3.1-8B and
+#             70B and of Qwen3-0.6B; held-out makes plans for shapes that no table has: a quick and an exhaustive one
+#   N         for tune: about so many seconds of measuring
 #   OPTION    for matmul_bench, for example --quick
 #
 # Exits 1 when a test or a sanitizer fails or a result is wrong.
@@ -22,7 +25,12 @@ if [[ ${1:-} == --parts ]]; then
   parts=${2:?--parts needs a list}
   shift 2
 fi
-known='tests|files|memcheck|initcheck|synccheck|racecheck|decode|distribution|load|matmul|profile'
+seconds=150
+if [[ ${1:-} == --seconds ]]; then
+  seconds=${2:?--seconds needs a number}
+  shift 2
+fi
+known='tests|files|memcheck|initcheck|synccheck|racecheck|decode|distribution|load|matmul|profile|tune|held-out'
 if (($# < 2)) || [[ ! ,$parts, =~ ^,(($known),)+$ ]]; then
   sed -n '/^#   bench/,/^#   OPTION/s/^# \{0,3\}//p' "$0" >&2
   exit 1
@@ -125,6 +133,26 @@ if chosen matmul; then
   folder=$(cublas_folder)
   measure matmul_bench env LD_LIBRARY_PATH="${folder:+$folder:}${LD_LIBRARY_PATH:-}" "$programs/matmul_bench" \
     --json "$out/matmul.json" --svg "$out/matmul.svg" --commit "$commit" "$@"
+fi
+tune() { # name of the result, weights, option...
+  local name=$1 weights=$2 folder
+  shift 2
+  folder=$(cublas_folder)
+  measure "$name" env LD_LIBRARY_PATH="${folder:+$folder:}${LD_LIBRARY_PATH:-}" "$programs/tune_device" \
+    --weights "$weights" --tokens 1,2,4,8,16,32,64,128,256,512,1024,2048,4096 --out "$out/$name.json" "$@"
+}
+
+if chosen tune; then
+  # qkv, o, gate and up, down, output of each: Llama-3.1-8B, 70B, Qwen3-0.6B
+  tune plan 6144x4096,4096x4096,28672x4096,4096x14336,128256x4096,10240x8192,8192x8192,57344x8192,8192x28672,\
+128256x8192,4096x1024,1024x2048,6144x1024,1024x3072,151936x1024 --seconds "$seconds" --table "$out/table.inc" \
+    --command "bench/gpu/run_all.sh --parts tune --seconds $seconds, commit $commit"
+fi
+if chosen held-out; then
+  # Llama-3.2-3B's qkv, and down of a model of that size: the quick plan's choices take part in the exhaustive search.
+  tune held_out 5120x3072,3072x8192 --seconds 15 --command "bench/gpu/run_all.sh --parts held-out, commit $commit"
+  tune held_out_exhaustive 5120x3072,3072x8192 --seconds 60 --exhaustive --incumbent "$out/held_out.json" \
+    --command "bench/gpu/run_all.sh --parts held-out, commit $commit"
 fi
 if chosen profile; then
   # strips and tiles of 8 tokens of the multiplication's kernel, for 28672 x 4096

@@ -83,6 +83,7 @@ class Resolver {
              rules_.weight;
     });
     if (near == plan.weights.end()) {
+      if (&plan != sources_.plan) return nullptr;  // a built-in table has the shapes of some models
       table_.notes.push_back(fmt::format("{} has no entry for {}", what, describe(rules_.weight)));
       return nullptr;
     }
