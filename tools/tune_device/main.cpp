@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The part of `unweight tune` that needs a GPU: a program of its own, so that the tool needs no CUDA toolkit. It
-// measures and writes a plan, anew after each weight; what to do with it is the tool's. On standard output, a line each:
+// measures and writes a plan, anew after each weight; what to do with it is the tool's. On standard output, a line
+// each:
 //
 //   progress DONE TOTAL TEXT          while it works
 //   warning TEXT, refusal TEXT        once at the end
