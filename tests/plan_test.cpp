@@ -425,6 +425,26 @@ TEST(Tables, LinesOfAPlanGiveThePlanBack) {
   EXPECT_EQ(resolved->at(4096).choice, dense(Pipeline::kDecoded, 3));
 }
 
+/// Where time was too short for a good choice the table does not repeat the bad one.
+TEST(Tables, LeaveOutWhatALargerBucketBeats) {
+  Plan plan = plan_with({cell(2, fused(1, 6)), cell(4, fused(2, 4)), cell(8, fused(4, 4))});
+  auto& cells = plan.weights[0].cells;
+  MatmulConfig dependent = fused(1, 3).config;
+  dependent.dependent_launch = true;
+  const double us[] = {12, 10, 11}, dependent_us[] = {11, 14, 9};
+  for (std::size_t i = 0; i < cells.size(); ++i) {
+    cells[i].isolated.front().us = us[i];
+    cells[i].dependent = {{{Pipeline::kFused, dependent, {}}, dependent_us[i], 0}};
+  }
+  const std::string text = plan_table_text(plan);
+  EXPECT_EQ(text.find("table.cell(2,"), std::string::npos) << text;
+  EXPECT_NE(text.find("table.cell(4, table.fused({}),\n  table.fused({}));"), std::string::npos) << text;
+  EXPECT_NE(text.find("table.cell(8, table.fused({.strips = 4}),\n"
+                      "  table.fused({.strips = 1, .stages = 3, .dependent_launch = true}));"),
+            std::string::npos)
+      << text;
+}
+
 TEST(Tables, TextFromFilesCannotBecomeCode) {
   Plan plan = plan_with({cell(8, fused(1, 6))});
   plan.origin.gpu = "x\"); evil(\"";

@@ -77,11 +77,14 @@ class CellSearch {
   CellSearch(Bench& bench, std::uint32_t tokens, const SearchLimits& limits, SearchCounts& counts)
       : bench_(bench), tokens_(tokens), limits_(limits), counts_(counts) {}
 
-  Result<CellPair> run(const CellPair& incumbents) {
+  Result<CellPair> run(const CellPair& incumbents, const CellPair& neighbour) {
     auto all = bench_.candidates(tokens_);
     if (!all) return tl::unexpected(all.error());
     for (RefusedCandidate& refused : all->refused) refuse(refused.candidate, refused.reason);
     all_ = std::move(*all);
+    if (auto done = try_first(tiled_isolated_, neighbour.tiled.isolated, BlobLayout::kTiled); !done) {
+      return tl::unexpected(done.error());
+    }
     for (const auto step : {&CellSearch::search_cublas, &CellSearch::search_tiled, &CellSearch::search_decoded,
                             &CellSearch::search_raw}) {
       if (auto done = (this->*step)(); !done) return tl::unexpected(done.error());
@@ -126,6 +129,26 @@ class CellSearch {
     group.push_back(std::move(runner));
     keep_best(group, kMostAlive, within(kDropBeyond));
     return us;
+  }
+
+  /// The first fused choice of a list, if it is legal here: what is best for half as many tokens is seldom bad, however
+  /// little time there is.
+  Result<void> try_first(Group& group, const std::vector<Measurement>& list, BlobLayout layout) {
+    const auto first = std::ranges::find(list, Pipeline::kFused, [](const Measurement& m) { return m.choice.pipeline; });
+    if (first == list.end()) return {};
+    const auto legal = std::ranges::find_if(all_.legal, [&](const Candidate& candidate) {
+      return candidate.layout == layout && candidate.choice == first->choice;
+    });
+    if (legal == all_.legal.end()) return {};
+    auto us = add(group, *legal);
+    return us ? Result<void>() : tl::unexpected(us.error());
+  }
+
+  /// The best of the same configurations without dependent launch.
+  Result<void> try_first_dependent(Group& group, const Group& isolated) {
+    if (isolated.empty()) return {};
+    auto us = add(group, with_launch(isolated.front().candidate, true));
+    return us ? Result<void>() : tl::unexpected(us.error());
   }
 
   /// The baseline, and cuBLASLt's algorithms on raw weights.
@@ -175,6 +198,7 @@ class CellSearch {
     for (std::size_t i = 0; i < families.size(); ++i) {
       if (times[i] <= within(kDropBeyond) * best) near.push_back(std::move(families[i]));
     }
+    if (auto done = try_first_dependent(tiled_dependent_, tiled_isolated_); !done) return done;
     return search_fused(tiled_dependent_, near, true);
   }
 
@@ -209,6 +233,9 @@ class CellSearch {
               return same_config(family_key(runner.candidate.choice.config), family.key);
             });
         if (wanted) chosen.push_back(family);
+      }
+      if (dependent) {
+        if (auto done = try_first_dependent(*group, raw_isolated_); !done) return done;
       }
       if (auto done = search_fused(*group, chosen, dependent); !done) return done;
       // Where cuBLAS is far ahead there is nothing to choose.
@@ -327,9 +354,9 @@ class CellSearch {
 
 }  // namespace
 
-Result<CellPair> search_cell(Bench& bench, std::uint32_t tokens, const CellPair& incumbents, const SearchLimits& limits,
-                             SearchCounts& counts) {
-  return CellSearch(bench, tokens, limits, counts).run(incumbents);
+Result<CellPair> search_cell(Bench& bench, std::uint32_t tokens, const CellPair& incumbents, const CellPair& neighbour,
+                             const SearchLimits& limits, SearchCounts& counts) {
+  return CellSearch(bench, tokens, limits, counts).run(incumbents, neighbour);
 }
 
 }  // namespace unweight::tune

@@ -29,7 +29,8 @@ struct CellPair {
 
 /// @param incumbents  choices that take part in the last rounds whatever the search finds, and that stay first in their
 ///                    lists unless another one is faster beyond the noise
+/// @param neighbour   cells of fewer tokens, whose choices are tried first; or empty ones
 [[nodiscard]] Result<CellPair> search_cell(Bench& bench, std::uint32_t tokens, const CellPair& incumbents,
-                                           const SearchLimits& limits, SearchCounts& counts);
+                                           const CellPair& neighbour, const SearchLimits& limits, SearchCounts& counts);
 
 }  // namespace unweight::tune

@@ -92,8 +92,15 @@ class Resolver {
     return note_algorithms(plan, *near, what);
   }
 
+  static bool names_algorithms(const PlanWeight& entry) {
+    const auto has_words = [](const Measurement& m) { return !m.choice.algorithm.first_proposal(); };
+    return std::ranges::any_of(entry.cells, [&](const PlanCell& cell) {
+      return std::ranges::any_of(cell.isolated, has_words) || std::ranges::any_of(cell.dependent, has_words);
+    });
+  }
+
   const PlanWeight* note_algorithms(const Plan& plan, const PlanWeight& entry, const char* what) {
-    if (rules_.cublaslt == 0 || plan.origin.cublaslt == rules_.cublaslt) return &entry;
+    if (rules_.cublaslt == 0 || plan.origin.cublaslt == rules_.cublaslt || !names_algorithms(entry)) return &entry;
     foreign_algorithms_.push_back(&entry);
     table_.notes.push_back(
         fmt::format("{}: algorithms of cuBLASLt {} are not those of {}: its first proposals are used", what,

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <fmt/format.h>
 #include <tune/choice.hpp>
 #include <tune/tables.hpp>
+#include <tune/tuner.hpp>
 #include <utility>
 
 namespace unweight::tune {
@@ -49,8 +51,24 @@ std::string choice_lines(const Choice& choice) {
   return fmt::format("table.{}({{{}}})", pipeline_name(choice.pipeline), words);
 }
 
-const Choice& first_of(const std::vector<Measurement>& wanted, const std::vector<Measurement>& other) {
-  return (wanted.empty() ? other : wanted).front().choice;
+const Measurement& first_of(const std::vector<Measurement>& wanted, const std::vector<Measurement>& other) {
+  return (wanted.empty() ? other : wanted).front();
+}
+
+/// What a caller of dependent launches gets: without them, where that was faster.
+const Measurement& best_dependent(const PlanCell& cell) {
+  const Measurement& dependent = first_of(cell.dependent, cell.isolated);
+  const Measurement& isolated = first_of(cell.isolated, cell.dependent);
+  const double noise = std::max({kLeastNoise, dependent.noise, isolated.noise});
+  return dependent.us > (1 + noise) * isolated.us ? isolated : dependent;
+}
+
+/// Whether twice as many tokens took less time: there was none to find as good a choice here. Where a cell is missing
+/// its neighbour's choice is taken.
+bool is_beaten_by(const PlanCell& cell, const PlanCell& next) {
+  const auto sum = [](const PlanCell& of) { return first_of(of.isolated, of.dependent).us + best_dependent(of).us; };
+  constexpr double kClearly = 1.03;
+  return next.tokens == 2 * cell.tokens && sum(cell) > kClearly * sum(next);
 }
 
 }  // namespace
@@ -103,10 +121,12 @@ std::string plan_table_text(const Plan& plan) {
     text += fmt::format("table.weight({}, {}, BlobLayout::{}, ExceptionClass::{});\n", entry.weight.rows,
                         entry.weight.cols, kLayouts[static_cast<std::size_t>(entry.weight.layout)],
                         kClasses[static_cast<std::size_t>(entry.weight.exceptions)]);
-    for (const PlanCell& cell : entry.cells) {
+    for (std::size_t i = 0; i < entry.cells.size(); ++i) {
+      const PlanCell& cell = entry.cells[i];
+      if (i + 1 < entry.cells.size() && tune::is_beaten_by(cell, entry.cells[i + 1])) continue;
       text += fmt::format("table.cell({}, {},\n  {});\n", cell.tokens,
-                          tune::choice_lines(tune::first_of(cell.isolated, cell.dependent)),
-                          tune::choice_lines(tune::first_of(cell.dependent, cell.isolated)));
+                          tune::choice_lines(tune::first_of(cell.isolated, cell.dependent).choice),
+                          tune::choice_lines(tune::best_dependent(cell).choice));
     }
   }
   return text + "// clang-format on\n";

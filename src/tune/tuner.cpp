@@ -106,6 +106,7 @@ class Tuner {
     if (auto ok = bench_.open(weight, tokens_.back()); !ok) return ok;
     PlanWeight tiled_entry{weight, bench_.blob_bytes(BlobLayout::kTiled), {}};
     PlanWeight raw_entry{raw, bench_.blob_bytes(BlobLayout::kRaw), {}};
+    CellPair neighbour;
     for (const std::uint32_t tokens : tokens_) {
       const std::string name = fmt::format("{}, {} tokens", describe(weight), tokens);
       if (auto ok = report_progress(name); !ok) return ok;
@@ -120,8 +121,9 @@ class Tuner {
       if (options_.seconds > 0) {
         limits.deadline_s = now_s + (options_.seconds - elapsed_s()) / static_cast<double>(left);
       }
-      auto cells = search_cell(bench_, tokens, incumbents(weight, raw, tokens), limits, counts_);
+      auto cells = search_cell(bench_, tokens, incumbents(weight, raw, tokens), neighbour, limits, counts_);
       if (!cells) return fail(cells.error().code, name + ": " + cells.error().message);
+      neighbour = *cells;
       tiled_entry.cells.push_back(std::move(cells->tiled));
       if (!cells->raw.isolated.empty()) raw_entry.cells.push_back(std::move(cells->raw));
     }
