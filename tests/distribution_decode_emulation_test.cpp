@@ -147,8 +147,8 @@ void expect_flipped_bits_stay_inside(const Bytes& original, std::size_t step) {
 }
 
 TEST(DistributionDecodeEmulation, FlippedBitsStayInside) {
-  expect_flipped_bits_stay_inside(distribution_blob({1, 20, 64}, Filling::kTwoSymbols), 5);
-  expect_flipped_bits_stay_inside(distribution_blob({1, 19, 130}, Filling::kRareSpecials), 41);
+  expect_flipped_bits_stay_inside(distribution_blob({1, 20, 64}, Filling::kTwoSymbols), 37);
+  expect_flipped_bits_stay_inside(distribution_blob({1, 19, 130}, Filling::kRareSpecials), 331);
 }
 
 TEST(DistributionDecodeEmulationSlow, EveryFlippedBitStaysInside) {

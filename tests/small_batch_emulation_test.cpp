@@ -69,7 +69,7 @@ std::vector<std::uint16_t> multiply(const HostBlob& blob, const HostActivations&
 }
 
 /// Every strip and stage count, split and width, whole and ragged shapes: near float64, and the same bits as raw.
-TEST(SmallBatchEmulation, EveryKindOfConfiguration) {
+TEST(SlowSmallBatchEmulation, EveryKindOfConfiguration) {
   std::uint64_t seed = 0;
   for (const MatrixShape& shape : {MatrixShape{1, 64, 1024}, MatrixShape{1, 1, 1}, MatrixShape{1, 100, 520},
                                    MatrixShape{1, 300, 72}, MatrixShape{1, 17, 1160}}) {

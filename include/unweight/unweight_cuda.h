@@ -118,7 +118,7 @@ unweight_status unweight_device_gather_rows(const unweight_device_blob* device_b
 unweight_status unweight_device_prefetch_l2(const unweight_device_blob* device_blob, uint64_t begin_byte,
                                             uint64_t size_bytes, void* stream);
 
-/* ---- matrix multiplication for few tokens: Y[M, N] = X[M, K] * W[N, K]^T + bias[N] ------------------------------- */
+/* ---- matrix multiplication: Y[M, N] = X[M, K] * W[N, K]^T + bias[N] ---------------------------------------------- */
 
 /** Most tokens (M) of unweight_matmul(). */
 #define UNWEIGHT_MAX_MATMUL_TOKENS 65536
@@ -126,8 +126,9 @@ unweight_status unweight_device_prefetch_l2(const unweight_device_blob* device_b
 /** How a multiplication runs. The bits of Y depend on strips, split and warpgroup alone, not on the other members. */
 typedef struct unweight_matmul_config {
   uint64_t struct_size;
-  uint32_t strips;           /**< strips of 16 rows that a block works on at a time: 1, 2, 4; with warpgroup 4, 8, 16 */
-  uint32_t stages;           /**< slots of the ring that weights are loaded into: 2 to 8 */
+  uint32_t strips;           /**< strips of 16 rows that a block works on at a time: 1, 2, 4; with warpgroup 4, 8, 16;
+                                  for more than 64 tokens 8 */
+  uint32_t stages;           /**< slots of the ring that weights are loaded into: 2 to 8; not used for more than 64 */
   uint32_t split;            /**< 0 or 1: split along K what would leave multiprocessors idle; needs a workspace */
   uint32_t dependent_launch; /**< 0 or 1: programmatic dependent launch */
   uint32_t warpgroup;        /**< 0 or 1: four warps multiply together; required for more than 32 tokens */

@@ -134,7 +134,8 @@ class CellSearch {
   /// The first fused choice of a list, if it is legal here: what is best for half as many tokens is seldom bad, however
   /// little time there is.
   Result<void> try_first(Group& group, const std::vector<Measurement>& list, BlobLayout layout) {
-    const auto first = std::ranges::find(list, Pipeline::kFused, [](const Measurement& m) { return m.choice.pipeline; });
+    const auto first =
+        std::ranges::find(list, Pipeline::kFused, [](const Measurement& m) { return m.choice.pipeline; });
     if (first == list.end()) return {};
     const auto legal = std::ranges::find_if(all_.legal, [&](const Candidate& candidate) {
       return candidate.layout == layout && candidate.choice == first->choice;

@@ -9,8 +9,8 @@
 namespace unweight::tune {
 
 /// Decoding to memory costs the same for any number of tokens; cuBLASLt then gains on the fused kernel with every
-/// token. Both grow with the matrix alike, so that the number of tokens alone decides: on an H200 a decode is faster for
-/// 2048 tokens for all of 15 shapes, for 1024 for half of them, by little (tune_h200.json).
+/// token. Both grow with the matrix alike, so that the number of tokens alone decides: on an H200 a decode is faster
+/// for 2048 tokens for all of 15 shapes, for 1024 for half of them, by little (tune_h200.json).
 inline constexpr std::uint32_t kDecodedFromTokens = 2048;
 
 /// @param scratch  whether there is memory to decode to
