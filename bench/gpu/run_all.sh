@@ -153,6 +153,7 @@ if chosen held-out; then
   tune held_out 5120x3072,3072x8192 --seconds 15 --command "bench/gpu/run_all.sh --parts held-out, commit $commit"
   tune held_out_exhaustive 5120x3072,3072x8192 --seconds 60 --exhaustive --incumbent "$out/held_out.json" \
     --command "bench/gpu/run_all.sh --parts held-out, commit $commit"
+  measure held_out_missed "$(dirname "$0")/plan_table.py" "$out/held_out.json" "$out/held_out_exhaustive.json"
 fi
 if chosen profile; then
   # strips and tiles of 8 tokens of the multiplication's kernel, for 28672 x 4096
