@@ -154,7 +154,7 @@ struct LargeBatchConsumer : LargeBatchBlock<Config> {
         first = false;
         place.advance(1, Traits::kSlots);
       }
-      in_chunk += 2;
+      in_chunk += Traits::kStageColumns;
       if (in_chunk == Traits::kChunkColumns || left == 1) {
         this->arrive(this->chunk_empty(chunk_place.slot));
         chunk_place.advance(1, Traits::kChunks);

@@ -86,6 +86,7 @@ struct FragmentDecoder {
     return parts;
   }
 
+ private:
   /// The exponents alone, of usual lists: one path without branches, each of which would cost a warp some 25 cycles.
   /// True where the list is not usual, and find_unusual_exponents() is to be called.
   [[nodiscard]] __device__ bool find_exponents(const std::byte* tile, const LanePalettes& palettes,
@@ -125,7 +126,6 @@ struct FragmentDecoder {
     }
   }
 
- private:
   [[nodiscard]] __device__ const std::uint16_t* units_of(const ExceptionList& list) const {
     return list.place() == 0 ? exceptions + list.begin : reinterpret_cast<const std::uint16_t*>(shared + list.place());
   }
