@@ -305,9 +305,8 @@ class CellSearch {
     std::ranges::stable_sort(list, {}, &Measurement::us);
     if (!incumbents.empty()) {
       const auto incumbent = std::ranges::find(list, incumbents.front().choice, &Measurement::choice);
-      if (incumbent != list.end()) {
-        const double noise = std::max({kLeastNoise, list.front().noise, incumbent->noise});
-        if (incumbent->us <= (1 + noise) * list.front().us) std::rotate(list.begin(), incumbent, incumbent + 1);
+      if (incumbent != list.end() && !clearly_slower(*incumbent, list.front())) {
+        std::rotate(list.begin(), incumbent, incumbent + 1);
       }
     }
     drop_surplus(list);

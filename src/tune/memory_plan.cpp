@@ -30,8 +30,7 @@ const Measurement* pick(const std::vector<Measurement>& list, bool decoded_allow
     if (allowed(measured) && (best == nullptr || measured.us < best->us)) best = &measured;
   }
   if (best == nullptr || !allowed(list.front())) return best;
-  const double noise = std::max({tune::kLeastNoise, best->noise, list.front().noise});
-  return list.front().us <= (1 + noise) * best->us ? &list.front() : best;
+  return tune::clearly_slower(list.front(), *best) ? best : &list.front();
 }
 
 /// Times of one matrix of a kind, for each batch size.

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <io/try.hpp>
 #include <set>
+#include <tune/resolve.hpp>
 #include <tune/statistics.hpp>
 #include <unweight/tune.hpp>
 #include <utility>
@@ -51,9 +52,7 @@ class Refiner {
 
  private:
   [[nodiscard]] std::vector<Measurement>& list_of(PlanCell& cell) const {
-    auto& wanted = plan_.request.dependent_launch ? cell.dependent : cell.isolated;
-    auto& other = plan_.request.dependent_launch ? cell.isolated : cell.dependent;
-    return wanted.empty() ? other : wanted;
+    return tune::list_of(cell, plan_.request.dependent_launch);
   }
 
   [[nodiscard]] bool wanted(const PlanCell& cell) const {

@@ -50,10 +50,11 @@ inline constexpr std::uint32_t kReach = 2;
 /// more than kReach away is left out unless the bucket lies between cells.
 [[nodiscard]] std::vector<const PlanCell*> near_cells(const std::vector<PlanCell>& cells, std::uint32_t bucket);
 
-/// The list that counts; the other one where it is empty.
-[[nodiscard]] inline const std::vector<Measurement>& list_of(const PlanCell& cell, bool dependent_launch) {
-  const auto& wanted = dependent_launch ? cell.dependent : cell.isolated;
-  const auto& other = dependent_launch ? cell.isolated : cell.dependent;
+/// The list of a PlanCell, const or not, that counts; the other one where it is empty.
+template <class Cell>
+[[nodiscard]] auto& list_of(Cell& cell, bool dependent_launch) {
+  auto& wanted = dependent_launch ? cell.dependent : cell.isolated;
+  auto& other = dependent_launch ? cell.isolated : cell.dependent;
   return wanted.empty() ? other : wanted;
 }
 

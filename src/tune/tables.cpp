@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
 #include <fmt/format.h>
 #include <tune/choice.hpp>
+#include <tune/resolve.hpp>
 #include <tune/tables.hpp>
 #include <tune/tuner.hpp>
 #include <utility>
@@ -51,22 +51,19 @@ std::string choice_lines(const Choice& choice) {
   return fmt::format("table.{}({{{}}})", pipeline_name(choice.pipeline), words);
 }
 
-const Measurement& first_of(const std::vector<Measurement>& wanted, const std::vector<Measurement>& other) {
-  return (wanted.empty() ? other : wanted).front();
-}
+const Measurement& chosen(const PlanCell& cell, bool dependent) { return list_of(cell, dependent).front(); }
 
-/// What a caller of dependent launches gets: without them, where that was faster.
+/// For callers of dependent launches, who add that to any configuration: the choice without, where none that was
+/// measured with it is as fast.
 const Measurement& best_dependent(const PlanCell& cell) {
-  const Measurement& dependent = first_of(cell.dependent, cell.isolated);
-  const Measurement& isolated = first_of(cell.isolated, cell.dependent);
-  const double noise = std::max({kLeastNoise, dependent.noise, isolated.noise});
-  return dependent.us > (1 + noise) * isolated.us ? isolated : dependent;
+  const Measurement &dependent = chosen(cell, true), &isolated = chosen(cell, false);
+  return clearly_slower(dependent, isolated) ? isolated : dependent;
 }
 
 /// Whether twice as many tokens took less time: there was none to find as good a choice here. Where a cell is missing
 /// its neighbour's choice is taken.
 bool is_beaten_by(const PlanCell& cell, const PlanCell& next) {
-  const auto sum = [](const PlanCell& of) { return first_of(of.isolated, of.dependent).us + best_dependent(of).us; };
+  const auto sum = [](const PlanCell& of) { return chosen(of, false).us + best_dependent(of).us; };
   constexpr double kClearly = 1.03;
   return next.tokens == 2 * cell.tokens && sum(cell) > kClearly * sum(next);
 }
@@ -124,9 +121,9 @@ std::string plan_table_text(const Plan& plan) {
     for (std::size_t i = 0; i < entry.cells.size(); ++i) {
       const PlanCell& cell = entry.cells[i];
       if (i + 1 < entry.cells.size() && tune::is_beaten_by(cell, entry.cells[i + 1])) continue;
-      text += fmt::format("table.cell({}, {},\n  {});\n", cell.tokens,
-                          tune::choice_lines(tune::first_of(cell.isolated, cell.dependent).choice),
-                          tune::choice_lines(tune::best_dependent(cell).choice));
+      text +=
+          fmt::format("table.cell({}, {},\n  {});\n", cell.tokens, tune::choice_lines(tune::chosen(cell, false).choice),
+                      tune::choice_lines(tune::best_dependent(cell).choice));
     }
   }
   return text + "// clang-format on\n";

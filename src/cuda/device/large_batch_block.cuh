@@ -20,10 +20,18 @@
 
 namespace unweight::sm90 {
 
+/// What all configurations have in common, and the host deals work out by.
+struct LargeBatchShape {
+  static constexpr std::uint32_t kStrips = 8;  ///< strips of 16 rows that a block multiplies
+  /// Blocks that get X together, a pair.
+  static constexpr std::uint32_t kSharers = 2;
+  /// The unit of the schedule: two tiles of a warp, which take turns with its two sets of operands.
+  static constexpr std::uint32_t kStageColumns = 2;
+};
+
 /// Compile-time part of a configuration.
 template <std::uint32_t Tokens, bool Raw>
-struct LargeBatchConfig {
-  static constexpr std::uint32_t kStrips = 8;       ///< strips of 16 rows that a block multiplies
+struct LargeBatchConfig : LargeBatchShape {
   static constexpr std::uint32_t kTokens = Tokens;  ///< tokens that it multiplies them with: 128 or 256
   static constexpr bool kRaw = Raw;                 ///< W is not compressed
 };
@@ -42,15 +50,13 @@ struct LargeBatchTraits {
   static constexpr std::uint32_t kConsumerThreads = kConsumers * device::kLanes;
   static constexpr std::uint32_t kHelperThreads = 4 * device::kLanes;
   static constexpr std::uint32_t kThreads = kConsumerThreads + kHelperThreads;
-  /// Blocks that get X together, a pair.
-  static constexpr std::uint32_t kSharers = 2;
+  static constexpr std::uint32_t kSharers = Config::kSharers;
   static constexpr std::uint32_t kTokens = Config::kTokens, kTokenTiles = kTokens / 8;
   /// Of a thread, once moved.
   static constexpr std::uint32_t kHelperRegisters = 72;
   static constexpr std::uint32_t kConsumerRegisters = 216;
   static constexpr std::uint32_t kBlockRows = Config::kStrips * format::kTileRows;
-  /// The unit of the schedule: two tiles of a warp, which take turns with its two sets of operands.
-  static constexpr std::uint32_t kStageColumns = 2;
+  static constexpr std::uint32_t kStageColumns = Config::kStageColumns;
 
   // A slot: a column of the block's tiles along K and, for longer, X of that column.
   static constexpr std::uint32_t kTileStride = Config::kRaw ? kRawTileBytes : format::kTileBytes;

@@ -12,8 +12,7 @@
 namespace unweight::launch {
 namespace {
 
-constexpr std::uint32_t kSharers = 2;  ///< blocks of a pair
-constexpr std::uint32_t kStrips = 8;   ///< of a block
+constexpr std::uint32_t kSharers = sm90::LargeBatchShape::kSharers, kStrips = sm90::LargeBatchShape::kStrips;
 
 /// Made once: load_large_batch() asks first.
 const std::vector<sm90::LargeBatchInstance>& all_instances() {
@@ -60,7 +59,9 @@ Result<void> load_large_batch() {
 Result<void> large_batch_can_implement(const MatmulProblem& problem, const MatmulConfig& config) {
   const std::uint32_t tokens = problem.tokens;
   if (!config.warpgroup) return refuse("tokens=" + text(tokens) + " needs warpgroup");
-  if (config.strips != 8) return refuse("tokens=" + text(tokens) + " needs strips=8, not " + text(config.strips));
+  if (config.strips != kStrips) {
+    return refuse("tokens=" + text(tokens) + " needs strips=" + text(kStrips) + ", not " + text(config.strips));
+  }
   if (problem.multiprocessors == 1) return refuse("tokens=" + text(tokens) + " needs two multiprocessors");
   return {};
 }
@@ -69,7 +70,8 @@ MatmulConfig choose_large_batch(const DeviceBlob& weight, std::uint32_t tokens) 
   const auto cost = [&](const MatmulConfig& config) {
     return expected_cost(large_batch_deal(weight.shape(), config, weight.multiprocessors(), tokens), tokens);
   };
-  const MatmulConfig whole{.strips = 8, .warpgroup = true}, split{.strips = 8, .split = true, .warpgroup = true};
+  const MatmulConfig whole{.strips = kStrips, .warpgroup = true},
+      split{.strips = kStrips, .split = true, .warpgroup = true};
   return cost(split) < cost(whole) ? split : whole;
 }
 

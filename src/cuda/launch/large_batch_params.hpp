@@ -17,9 +17,11 @@ inline std::uint32_t large_batch_tokens(std::uint32_t tokens) { return tokens <=
 /// For a matrix that is not empty: dealt out to pairs of blocks.
 inline sm90::Deal large_batch_deal(const MatrixShape& shape, const MatmulConfig& config, std::uint32_t multiprocessors,
                                    std::uint32_t tokens) {
-  constexpr std::uint64_t kPairRows = 2 * 8 * format::kTileRows, kStageCols = 2 * format::kTileCols;
+  using Shape = sm90::LargeBatchShape;
+  constexpr std::uint64_t kPairRows = std::uint64_t{Shape::kSharers} * Shape::kStrips * format::kTileRows;
+  constexpr std::uint64_t kStageCols = std::uint64_t{Shape::kStageColumns} * format::kTileCols;
   const std::uint64_t token_blocks = format::ceil_div(tokens, large_batch_tokens(tokens));
-  const std::uint32_t pairs = multiprocessors / 2;
+  const std::uint32_t pairs = multiprocessors / Shape::kSharers;
   return {static_cast<std::uint32_t>(token_blocks * format::ceil_div(shape.rows, kPairRows)),
           static_cast<std::uint32_t>(format::ceil_div(shape.cols, kStageCols)), pairs, config.split,
           sm90::ClusterRoom::for_pairs(pairs)};
