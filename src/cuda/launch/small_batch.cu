@@ -126,7 +126,7 @@ Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& argume
   const sm90::SmallBatchParams params = small_batch_params(blob, arguments, config, weight.multiprocessors());
   CUtensorMap x_map{}, w_map{};
   if (params.x_by_tensor_copy) {
-    auto map = make_tensor_map(activations(blob, arguments), 8 * kernel.token_tiles, kernel.col_tiles);
+    auto map = make_tensor_map(activations(blob, arguments), params.x_tile_rows, kernel.col_tiles);
     if (!map) return tl::unexpected(map.error());
     x_map = *map;
   }
