@@ -29,7 +29,7 @@ case $part in
 esac
 marks=(-m "not gpu")
 if [[ $part == gpu ]]; then
-  tests+=(test_gpu.py)
+  tests+=(test_gpu.py test_gpu_plan.py)
   marks=(-m gpu)
 fi
 for module in "${needs[@]}"; do
