@@ -209,7 +209,7 @@ struct MatmulProblem {
 
 /// A configuration that suits the shape, found by rules, not by measuring; never with dependent_launch, which the
 /// caller may set. It may need a workspace. Looks at no device. Errors: kInvalidArgument (tokens above
-/// kMaxMatmulTokens).
+/// kMaxMatmulTokens, shape beyond the kernels' limits).
 [[nodiscard]] Result<MatmulConfig> choose_matmul_config(const MatmulProblem& problem);
 
 /// The same for a weight on its device.

@@ -135,18 +135,13 @@ Result<std::vector<unweight::TokenChoice>> to_overrides(const unweight_linear_op
   return overrides;
 }
 
-/// The caller's options as C++ has them, with what they refer to.
-struct ReadOptions {
-  std::vector<unweight::TokenChoice> overrides;
-  unweight::LinearOptions options;
-};
-
-/// @param given  may be null
-Result<ReadOptions> read_options(const unweight_linear_options* given) {
-  if (given == nullptr) return ReadOptions{};
+/// Calls `use` with the caller's options, which may be null, as C++ has them. Returns its result, or an error.
+template <class Use>
+auto with_options(const unweight_linear_options* given, const Use& use) -> decltype(use(unweight::LinearOptions{})) {
+  if (given == nullptr) return use(unweight::LinearOptions{});
   const auto options = read_struct(given, kFirstOptionsBytes, "options");
   if (!options) return tl::unexpected(options.error());
-  auto overrides = to_overrides(*options);
+  const auto overrides = to_overrides(*options);
   if (!overrides) return tl::unexpected(overrides.error());
   const auto dependent = to_bool(options->dependent_launch, "options->dependent_launch");
   const auto no_scratch = to_bool(options->no_scratch, "options->no_scratch");
@@ -155,14 +150,12 @@ Result<ReadOptions> read_options(const unweight_linear_options* given) {
   for (const auto* flag : {&dependent, &no_scratch, &no_cublas, &no_tables}) {
     if (!*flag) return tl::unexpected(flag->error());
   }
-  ReadOptions read{*std::move(overrides),
-                   {.plan = options->plan == nullptr ? nullptr : &options->plan->plan,
-                    .dependent_launch = *dependent,
-                    .scratch = !*no_scratch,
-                    .cublas = !*no_cublas,
-                    .builtin_tables = !*no_tables}};
-  read.options.overrides = read.overrides;
-  return read;
+  return use(unweight::LinearOptions{.plan = options->plan == nullptr ? nullptr : &options->plan->plan,
+                                     .overrides = *overrides,
+                                     .dependent_launch = *dependent,
+                                     .scratch = !*no_scratch,
+                                     .cublas = !*no_cublas,
+                                     .builtin_tables = !*no_tables});
 }
 
 /// Makes an object of what `create` returns.
@@ -212,20 +205,20 @@ Result<ChoiceProblem> to_problem(const unweight_weight_class* weight, const unwe
   auto weight_class = to_weight_class(weight);
   if (!weight_class) return tl::unexpected(weight_class.error());
   ChoiceProblem problem{*weight_class, 1, {}, UNWEIGHT_ANY_CUBLASLT};
-  const char* gpu = nullptr;
   if (device != nullptr) {
     const auto facts = read_struct(device, kFirstFactsBytes, "device");
     if (!facts) return tl::unexpected(facts.error());
-    problem.cublaslt = facts->cublaslt;
-    gpu = facts->gpu;
-    if ((gpu == nullptr) != (facts->multiprocessors == 0)) {
+    if ((facts->gpu == nullptr) != (facts->multiprocessors == 0)) {
       return fail(ErrorCode::kInvalidArgument,
                   fmt::format("device->multiprocessors = {} must be {}", facts->multiprocessors,
-                              gpu == nullptr ? "0 where gpu is NULL" : "1 or more where gpu is given"));
+                              facts->gpu == nullptr ? "0 where gpu is NULL" : "1 or more where gpu is given"));
     }
-    if (gpu != nullptr) problem.device = {gpu, facts->multiprocessors, unweight::kernel_set()};
+    problem.cublaslt = facts->cublaslt;
+    if (facts->gpu != nullptr) {
+      problem.device = {facts->gpu, facts->multiprocessors, unweight::kernel_set()};
+      return problem;
+    }
   }
-  if (gpu != nullptr) return problem;
   auto current = unweight::device_identity();
   if (!current) return tl::unexpected(current.error());
   problem.device = *std::move(current);
@@ -279,10 +272,8 @@ unweight_status unweight_device_decode_to_raw(const unweight_device_blob* device
 
 unweight_status unweight_linear_create(const unweight_device_blob* device_blob, const unweight_linear_options* options,
                                        unweight_linear** linear) {
-  return make_linear(device_blob, linear, [&](const unweight::DeviceBlob& blob) -> Result<Linear> {
-    const auto read = read_options(options);
-    if (!read) return tl::unexpected(read.error());
-    return Linear::create(blob, read->options);
+  return make_linear(device_blob, linear, [&](const unweight::DeviceBlob& blob) {
+    return with_options(options, [&](const unweight::LinearOptions& given) { return Linear::create(blob, given); });
   });
 }
 
@@ -365,15 +356,15 @@ unweight_status unweight_choose(const unweight_weight_class* weight, const unwei
   return guarded([&]() -> Result<void> {
     if (auto ok = check_struct(choice, kFirstChoiceBytes, "choice"); !ok) return ok;
     if (auto ok = check_tokens(tokens, "tokens"); !ok) return ok;
-    const auto read = read_options(options);
-    if (!read) return tl::unexpected(read.error());
     const auto problem = to_problem(weight, device);
     if (!problem) return tl::unexpected(problem.error());
-    const auto table = unweight::pipelines::resolve_choices(*problem, read->options);
-    if (!table) return tl::unexpected(table.error());
-    const unweight::Plan* plan = read->options.plan;
-    const bool keeps_raw =
-        plan != nullptr && tensor_name != nullptr && plan_suits(*plan, problem->device) && plan->keeps_raw(tensor_name);
-    return fill_choice(*table, tokens, keeps_raw, choice);
+    return with_options(options, [&](const unweight::LinearOptions& given) -> Result<void> {
+      const auto table = unweight::pipelines::resolve_choices(*problem, given);
+      if (!table) return tl::unexpected(table.error());
+      const unweight::Plan* plan = given.plan;
+      const bool keeps_raw = plan != nullptr && tensor_name != nullptr && plan_suits(*plan, problem->device) &&
+                             plan->keeps_raw(tensor_name);
+      return fill_choice(*table, tokens, keeps_raw, choice);
+    });
   });
 }

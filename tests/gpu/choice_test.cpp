@@ -205,12 +205,14 @@ TEST(Choose, RefusesUnsoundArguments) {
   refused([](Query& q) { q.weight.struct_size = 8; }, "weight->struct_size = 8");
   refused([](Query& q) { q.weight.rows = 0; }, "0 x 4096");
   refused([](Query& q) { q.weight.cols = 0; }, "4096 x 0");
-  refused([](Query& q) { q.weight.cols = ~0ULL; }, "4096");
+  refused([](Query& q) { q.weight.cols = ~0ULL; }, "4096 x 18446744073709551615 has 2^31");
+  refused([](Query& q) { q.weight.rows = std::uint64_t{1} << 31; }, "2147483648 x 4096 has 2^31");
   refused([](Query& q) { q.weight.layout = 2; }, "weight->layout = 2");
   refused([](Query& q) { q.weight.exceptions = 3; }, "weight->exceptions = 3");
   refused([](Query& q) { q.weight.reserved = 1; }, "weight->reserved = 1");
   refused([](Query& q) { q.device.struct_size = 8; }, "device->struct_size = 8");
   refused([](Query& q) { q.device.multiprocessors = 0; }, "device->multiprocessors = 0 must be 1 or more");
+  refused([](Query& q) { q.device.multiprocessors = 1; }, "no configuration for 128 tokens");
   refused([](Query& q) { q.device.gpu = nullptr; }, "device->multiprocessors = 132 must be 0");
   refused([](Query& q) { q.options.no_cublas = 2; }, "options->no_cublas = 2");
   refused([](Query& q) { q.choice.struct_size = 64; }, "choice->struct_size = 64");

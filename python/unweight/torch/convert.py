@@ -112,7 +112,7 @@ def compress_model(
     """
     report = PackReport()
     shared: dict[int, torch.Tensor | None] = {}  # by the parameter's id, for as long as other modules have it
-    asked = plan or current_plan()
+    asked = plan if plan is not None else current_plan()
     # All of the modules that share such a weight leave it alone, and so its id stays its own.
     kept = {id(module.weight) for name, _, module in candidates(model) if keeps_raw(asked, f"{name}.weight")}
     for name, parent, module in candidates(model):

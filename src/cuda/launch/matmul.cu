@@ -63,8 +63,10 @@ std::size_t matmul_workspace_bytes(const DeviceBlob& weight) noexcept {
 
 Result<MatmulConfig> choose_matmul_config(const MatmulProblem& problem) try {
   if (auto ok = launch::check_tokens(problem.tokens); !ok) return tl::unexpected(ok.error());
+  if (auto ok = launch::can_decode(problem.shape); !ok) return tl::unexpected(ok.error());
   const bool few = problem.tokens <= launch::kMostSmallBatchTokens;
-  if (problem.shape.rows == 0 || problem.multiprocessors == 0) {
+  const std::uint32_t least = few ? 1 : 2;  // multiprocessors, without which there is nothing to weigh up
+  if (problem.shape.rows == 0 || problem.multiprocessors < least) {
     return few ? MatmulConfig{.warpgroup = problem.tokens > 32} : MatmulConfig{.strips = 8, .warpgroup = true};
   }
   return few ? launch::choose_small_batch(problem) : launch::choose_large_batch(problem);
