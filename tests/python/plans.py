@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import unweight
@@ -86,6 +87,23 @@ def plan_text(
             "weights": weights,
         }
     )
+
+
+def real_text(
+    weights: list[dict[str, Any]],
+    kinds: list[dict[str, Any]] | None = None,
+    *,
+    gpu: str = GPU,
+    multiprocessors: int = 132,
+) -> str:
+    """A plan for this library's kernels, whose hash it tells where a plan is for others. Needs the CUDA part."""
+    from unweight.torch._device import WeightClass, resolve
+
+    foreign = PlanFile.parse(plan_text([], gpu=gpu, multiprocessors=multiprocessors))
+    (note,) = resolve(WeightClass(64, 64, 1, 0), 1, foreign, False, (gpu, multiprocessors)).notes
+    kernels = re.search(r"this library has ([0-9a-f]{16})", note)
+    assert kernels, note
+    return plan_text(weights, kinds, gpu=gpu, multiprocessors=multiprocessors, kernels=kernels[1])
 
 
 def two_weights(**options: Any) -> str:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 import unweight
 import unweight.torch as uw
 from unweight.errors import InvalidArgument
-from unweight.torch._device import WeightClass, device_blob, resolve
+from unweight.torch._device import device_blob
 
 import plans
 
@@ -30,15 +29,9 @@ def weight_of(shape: tuple[int, int], seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(trained_bits(shape, seed).view(np.int16)).view(BF16).cuda()
 
 
-def text_for_this_gpu(weights, kinds=None, **options) -> str:
-    """The library tells the hash of its kernels where a plan is for others."""
+def text_for_this_gpu(weights, kinds=None) -> str:
     properties = torch.cuda.get_device_properties(0)
-    gpu = {"gpu": properties.name, "multiprocessors": properties.multi_processor_count}
-    foreign = unweight.plan.PlanFile.parse(plans.plan_text(weights, kinds, **gpu, **options))
-    (note,) = resolve(WeightClass(64, 64, 1, 0), 1, foreign, False).notes
-    kernels = re.search(r"this library has ([0-9a-f]{16})", note)
-    assert kernels, note
-    return plans.plan_text(weights, kinds, kernels=kernels[1], **gpu, **options)
+    return plans.real_text(weights, kinds, gpu=properties.name, multiprocessors=properties.multi_processor_count)
 
 
 def configs_of(layer: uw.Linear, tokens: int) -> list[dict]:

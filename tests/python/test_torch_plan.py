@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import warnings
 
 import pytest
@@ -48,15 +47,6 @@ def simulated(monkeypatch):
     gpu = (plans.GPU, 132)
     monkeypatch.setattr(plan_module, "resolve", functools.partial(_device.resolve, gpu=gpu))
     return gpu
-
-
-def real_text(weights, **options) -> str:
-    """A plan for this library's kernels, whose hash it tells where a plan is for others."""
-    foreign = PlanFile.parse(plans.plan_text(weights, **options))
-    (note,) = _device.resolve(WeightClass(64, 64, 1, 0), 1, foreign, False, (plans.GPU, 132)).notes
-    kernels = re.search(r"this library has ([0-9a-f]{16})", note)
-    assert kernels, note
-    return plans.plan_text(weights, kernels=kernels[1], **options)
 
 
 # ---- what is made of the library's choice ---------------------------------------------------------------------------
@@ -160,7 +150,7 @@ def test_the_default_is_the_built_in_table():
 
 @needs_cuda_part
 def test_a_plan_decides_and_others_where_it_has_no_say(simulated):
-    text = real_text(
+    text = plans.real_text(
         [
             plans.weight(
                 4096,
@@ -205,10 +195,10 @@ def test_foreign_plans_are_warned_of_and_not_used(simulated):
     for text, message in (
         (plans.plan_text(weights), "made for the kernels 0123456789abcdef; this library has"),
         (
-            real_text(weights).replace(plans.GPU, "NVIDIA X1"),
+            plans.real_text(weights).replace(plans.GPU, "NVIDIA X1"),
             "made for NVIDIA X1 with 132 multiprocessors; this is Sim",
         ),
-        (real_text(weights).replace(unweight.__version__, "0.0.1"), "made by unweight 0.0.1; this is"),
+        (plans.real_text(weights).replace(unweight.__version__, "0.0.1"), "made by unweight 0.0.1; this is"),
     ):
         plan = uw.TunedPlan.parse(text)
         with pytest.warns(UserWarning, match=message) as seen:
@@ -218,7 +208,7 @@ def test_foreign_plans_are_warned_of_and_not_used(simulated):
 
 @needs_cuda_part
 def test_illegal_entries_are_errors(simulated):
-    plan = uw.TunedPlan.parse(real_text([plans.weight(64, 64, plans.cell(8, plans.fused(strips=16)))]))
+    plan = uw.TunedPlan.parse(plans.real_text([plans.weight(64, 64, plans.cell(8, plans.fused(strips=16)))]))
     with pytest.raises(InvalidArgument, match=r"64 x 64, tiled, 8 tokens, isolated\[0\]: .*strips=16 needs warpgroup"):
         plan.choose(Weight(), 1)
     assert plan.choose(Weight(128, 64), 65537).pipeline == "decoded"

@@ -81,7 +81,7 @@ class Decoded(Rules):
 
 
 # As the C interface numbers them.
-_FUSED, _DECODED = 0, 1
+_FUSED = 0
 _SOURCES = {1: "plan", 2: "built-in table"}
 
 

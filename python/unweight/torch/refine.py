@@ -102,12 +102,8 @@ class StepTimer:
         torch.cuda.synchronize()
         del self._graphs[: len(self._graphs) - (self._GRAPHS - 1)]
         graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
         with use_plan(plan), torch.no_grad():
-            with torch.cuda.stream(stream):
-                self._function()
-            torch.cuda.current_stream().wait_stream(stream)
+            self._function()
             with torch.cuda.graph(graph):
                 self._function()
         self._graphs.append((plan, graph))
