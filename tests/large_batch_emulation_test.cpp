@@ -21,8 +21,7 @@ template <class Config>
 void run_kernel(const launch::PlacedBlob& weight, const MatmulArguments& arguments, const Case& c) {
   using Traits = sm90::LargeBatchTraits<Config>;
   const sm90::LargeBatchParams params = launch::large_batch_params(weight, arguments, c.config, c.multiprocessors);
-  const CUtensorMap x_map =
-      host_tensor_map(launch::activations(weight, arguments), Traits::kTokens / Traits::kSharers, 1);
+  const CUtensorMap x_map = host_tensor_map(launch::activations(weight, arguments), params.x_share, 1);
   const CUtensorMap w_map = host_weight_map(weight, arguments.matrix, Config::kStrips, 1);
   emulation::launch({params.deal.blocks * Traits::kSharers, Traits::kThreads, params.deal.parts * Traits::kSharers},
                     sm90::LargeBatchMap<Config>::kBytes, c.seed,

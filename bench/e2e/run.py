@@ -273,13 +273,14 @@ def part_prompt(run: Run) -> None:
             "bf16, cublaslt": (base.variant(_CublasLt(run.weights), base.glue), "cublaslt", None),
         }
         packed = base.variant(Packed(run.weights), base.glue, packed_embedding=True)
-        plans: dict[str, Any] = {"rules": uw.Rules(), "fused": uw.Rules(fused_tokens=65536), "decoded": uw.Decoded()}
+        tuned = uw.TunedPlan() if run.options.plan is None else uw.TunedPlan.read(run.options.plan)
+        plans: dict[str, Any] = {"tuned": tuned, "fused": uw.Rules(fused_tokens=65536), "decoded": uw.Decoded()}
         for name, plan in plans.items():
             variants[f"packed, {name}"] = (packed, "default", plan)
         graphs, found = {}, {}
         for name, (variant, backend, plan) in variants.items():
             use_blas(backend)
-            with uw.use_plan(plan or uw.Rules()):
+            with uw.use_plan(plan or tuned):
                 graphs[name] = Graph(variant.prompt)
             found[name] = graphs[name].run().clone()
         use_blas("default")
@@ -432,6 +433,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--plain-batches", type=numbers, default=[1, 32])
     parser.add_argument("--compiled-batches", type=numbers, default=[1])
     parser.add_argument("--steps", type=int, default=STEPS_PER_SAMPLE, help="of a sample")
+    parser.add_argument("--plan", type=Path, default=None, help="for prompts; by default the library's tables")
     parser.add_argument("--work", type=Path, default=None, help="folder for a checkpoint and its bundle, 28 GB")
     parser.add_argument("--commit", default="unknown")
     options = parser.parse_args()

@@ -11,10 +11,11 @@
 #
 #   PROGRAMS  folder of the programs
 #   OUT       folder for logs and results
-#   LIST      of tests,files,memcheck,initcheck,synccheck,racecheck,decode,distribution,load,matmul,profile,tune,
-#             held-out, separated by commas; all but racecheck, load, profile and the last two by default. load makes
-#             40 GB of files in OUT/load; tune makes a plan and a built-in table for the shapes of Llama-3.1-8B and
-#             70B and of Qwen3-0.6B; held-out makes plans for shapes that no table has: a quick and an exhaustive one
+#   LIST      of tests,files,memcheck,initcheck,synccheck,racecheck,decode,distribution,load,matmul,profile,tune-8b,
+#             tune,held-out, separated by commas; all but racecheck, load, profile and the last three by default. load
+#             makes 40 GB of files in OUT/load; tune-8b makes a plan for the shapes of Llama-3.1-8B, tune one and a
+#             built-in table for those, the 70B model's and Qwen3-0.6B's; held-out makes plans for shapes that no table
+#             has: a quick and an exhaustive one
 #   N         for tune: about so many seconds of measuring
 #   OPTION    for matmul_bench, for example --quick
 #
@@ -30,7 +31,7 @@ if [[ ${1:-} == --seconds ]]; then
   seconds=${2:?--seconds needs a number}
   shift 2
 fi
-known='tests|files|memcheck|initcheck|synccheck|racecheck|decode|distribution|load|matmul|profile|tune|held-out'
+known='tests|files|memcheck|initcheck|synccheck|racecheck|decode|distribution|load|matmul|profile|tune-8b|tune|held-out'
 if (($# < 2)) || [[ ! ,$parts, =~ ^,(($known),)+$ ]]; then
   sed -n '/^#   bench/,/^#   OPTION/s/^# \{0,3\}//p' "$0" >&2
   exit 1
@@ -139,30 +140,38 @@ tune() { # name of the result, weights, option...
   shift 2
   folder=$(cublas_folder)
   measure "$name" env LD_LIBRARY_PATH="${folder:+$folder:}${LD_LIBRARY_PATH:-}" "$programs/tune_device" \
-    --weights "$weights" --tokens 1,2,4,8,16,32,64,128,256,512,1024,2048,4096 --out "$out/$name.json" "$@"
+    --weights "$weights" --out "$out/$name.json" "$@"
 }
+few_tokens=1,2,4,8,16,32,64 many_tokens=128,256,512,1024,2048,4096
 
+if chosen tune-8b; then
+  tune plan_8b 6144x4096,4096x4096,28672x4096,4096x14336,128256x4096 --tokens "$few_tokens,$many_tokens" --seconds 45 \
+    --command "bench/gpu/run_all.sh --parts tune-8b, commit $commit"
+fi
 if chosen tune; then
   # qkv, o, gate and up, down, output of each: Llama-3.1-8B, 70B, Qwen3-0.6B
   tune plan 6144x4096,4096x4096,28672x4096,4096x14336,128256x4096,10240x8192,8192x8192,57344x8192,8192x28672,\
-128256x8192,4096x1024,1024x2048,6144x1024,1024x3072,151936x1024 --seconds "$seconds" --table "$out/table.inc" \
+128256x8192,4096x1024,1024x2048,6144x1024,1024x3072,151936x1024 --tokens "$few_tokens,$many_tokens,8192,16384" \
+    --seconds "$seconds" --table "$out/table.inc" \
     --command "bench/gpu/run_all.sh --parts tune --seconds $seconds, commit $commit"
 fi
 if chosen held-out; then
   # Llama-3.2-3B's qkv, and down of a model of that size: the quick plan's choices take part in the exhaustive search.
-  tune held_out 5120x3072,3072x8192 --seconds 15 --command "bench/gpu/run_all.sh --parts held-out, commit $commit"
-  tune held_out_exhaustive 5120x3072,3072x8192 --seconds 60 --exhaustive --incumbent "$out/held_out.json" \
+  tune held_out 5120x3072,3072x8192 --tokens "$few_tokens,$many_tokens" --seconds 15 \
     --command "bench/gpu/run_all.sh --parts held-out, commit $commit"
+  tune held_out_exhaustive 5120x3072,3072x8192 --tokens "$few_tokens,$many_tokens" --seconds 60 --exhaustive \
+    --incumbent "$out/held_out.json" --command "bench/gpu/run_all.sh --parts held-out, commit $commit"
   measure held_out_missed "$(dirname "$0")/plan_table.py" "$out/held_out.json" "$out/held_out_exhaustive.json"
 fi
 if chosen profile; then
-  # strips and tiles of 8 tokens of the multiplication's kernel, for 28672 x 4096
-  for kernel in "1 2 1" "64 8 8"; do
-    read -r tokens strips tiles <<<"$kernel"
+  # tokens, and the kernel's configuration, for 28672 x 4096
+  for kernel in "1 SmallBatchConfig<.unsigned int.2, .unsigned int.1, .bool.0" \
+    "64 SmallBatchConfig<.unsigned int.8, .unsigned int.8, .bool.0" "256 LargeBatchConfig<.unsigned int.256, .bool.0"; do
+    read -r tokens config <<<"$kernel"
     profile="$out/profile_m$tokens"
     LD_LIBRARY_PATH="$(cublas_folder):${LD_LIBRARY_PATH:-}" run "profile_m$tokens" ncu --clock-control none \
       --set full --kernel-name-base demangled --launch-skip 3 --launch-count 1 -f -o "$profile" \
-      -k "regex:SmallBatchConfig<.unsigned int.$strips, .unsigned int.$tiles, .bool.0" \
+      -k "regex:$config" \
       "$programs/matmul_bench" --quick --rounds 1 --tokens "$tokens" 28672x4096
     ncu -i "$profile.ncu-rep" --page details >"$profile.txt"
   done

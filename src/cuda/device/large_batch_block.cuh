@@ -40,6 +40,10 @@ struct LargeBatchConfig : LargeBatchShape {
 struct LargeBatchParams : MatmulOperands {
   std::uint32_t token_blocks;  ///< of kTokens tokens
   std::uint32_t row_items;     ///< items of a token block
+  /// Tokens of X that each block of a pair copies for both: half of a token block's, in whole groups of 8. A tensor
+  /// copy takes its time for tokens outside X, too; what lies where the kernel expects more of them becomes sums that
+  /// nobody stores.
+  std::uint32_t x_share;
 };
 
 template <class Config>

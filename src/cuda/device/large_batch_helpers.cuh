@@ -143,14 +143,14 @@ struct LargeBatchRequester : LargeBatchBlock<Config> {
     const std::uint32_t barrier = this->x_full(slot);
     std::uint32_t to = Map::kX + slot * Traits::kXBytes;
     if (!params.x_by_tensor_copy) {
-      store_x_tiles(params, shared + to, {first_token, Traits::kTokens}, column, 1, lane);
+      store_x_tiles(params, shared + to, {first_token, Traits::kSharers * params.x_share}, column, 1, lane);
       ptx::fence_async_proxy();
       this->arrive(barrier);
     } else if (lane == 0) {
-      constexpr std::uint32_t kShare = Traits::kTokens / Traits::kSharers;
-      const std::uint32_t first = this->sharer() * kShare;
-      to += base + first * 2 * format::kTileCols;
-      ptx::barrier_arrive_expect(barrier, Traits::kXBytes);
+      constexpr std::uint32_t kTokenBytes = 2 * format::kTileCols;
+      const std::uint32_t first = this->sharer() * params.x_share;
+      to += base + first * kTokenBytes;
+      ptx::barrier_arrive_expect(barrier, Traits::kSharers * params.x_share * kTokenBytes);
       ptx::tensor_copy_to_blocks(to, &this->x_map, first_token + first, column, barrier,
                                  3U << this->first_rank(this->part));
     }

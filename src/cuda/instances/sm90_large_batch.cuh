@@ -9,12 +9,7 @@ namespace unweight::sm90 {
 template <class Config>
 LargeBatchInstance large_batch_instance() {
   using Traits = LargeBatchTraits<Config>;
-  return {Config::kTokens,
-          Config::kRaw,
-          Traits::kThreads,
-          LargeBatchMap<Config>::kBytes,
-          Traits::kTokens / Traits::kSharers,
-          large_batch_kernel<Config>};
+  return {Config::kTokens, Config::kRaw, Traits::kThreads, LargeBatchMap<Config>::kBytes, large_batch_kernel<Config>};
 }
 
 template <bool Raw>

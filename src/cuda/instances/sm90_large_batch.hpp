@@ -16,7 +16,6 @@ struct LargeBatchInstance {
   std::uint32_t tokens;
   bool raw;
   std::uint32_t threads, shared_bytes;
-  std::uint32_t x_copy_tokens;
   Kernel kernel;
 };
 

@@ -84,7 +84,7 @@ Result<void> large_batch(const DeviceBlob& weight, const MatmulArguments& argume
   const sm90::LargeBatchParams params = large_batch_params(blob, arguments, config, weight.multiprocessors());
   CUtensorMap x_map{}, w_map{};
   if (params.x_by_tensor_copy) {
-    auto map = make_tensor_map(activations(blob, arguments), kernel.x_copy_tokens, 1);
+    auto map = make_tensor_map(activations(blob, arguments), params.x_share, 1);
     if (!map) return tl::unexpected(map.error());
     x_map = *map;
   }

@@ -3,6 +3,7 @@
 // Parameters of kernels/sm90_large_batch.cuh.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cuda/device/large_batch_block.cuh>
 #include <cuda/launch/matmul_operands.hpp>
@@ -36,6 +37,9 @@ inline sm90::LargeBatchParams large_batch_params(const PlacedBlob& weight, const
   params.token_blocks =
       static_cast<std::uint32_t>(format::ceil_div(arguments.tokens, large_batch_tokens(arguments.tokens)));
   params.row_items = deal.items / params.token_blocks;
+  constexpr std::uint32_t kGroup = 8 * sm90::LargeBatchShape::kSharers;
+  params.x_share = std::min((arguments.tokens + kGroup - 1) / kGroup * kGroup, large_batch_tokens(arguments.tokens)) /
+                   sm90::LargeBatchShape::kSharers;
   return params;
 }
 
