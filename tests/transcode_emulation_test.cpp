@@ -32,6 +32,13 @@ class Emulator {
     emulation::launch({grid, threads}, shared_bytes, ++seed_, [&] { kernel(arguments...); });
   }
 
+  /// Kernels run one after another here.
+  template <class Kernel, class... Arguments>
+  void launch_dependent(Kernel* kernel, std::uint32_t grid, std::uint32_t threads, std::uint32_t shared_bytes,
+                        const Arguments&... arguments) {
+    launch(kernel, grid, threads, shared_bytes, arguments...);
+  }
+
   void decode(const sm90::DistributionDecodeParams& params, std::uint32_t class_count) {
     using Config = sm90::DistributionDecodeConfig<2>;
     using Traits = sm90::DistributionDecodeTraits<Config>;

@@ -73,6 +73,23 @@ UNWEIGHT_HOST_DEVICE inline std::uint32_t funnel_shift(std::uint32_t low, std::u
 #endif
 }
 
+/// (low + 2^32 high) * factor + addend in 64 bits. The high half's product joins the addend, beside the path of the low
+/// half; in C++, the compiler puts one behind the other.
+UNWEIGHT_HOST_DEVICE inline std::uint64_t multiply_add(std::uint32_t low, std::uint32_t high, std::uint32_t factor,
+                                                       std::uint64_t addend) {
+#if defined(__CUDA_ARCH__)
+  std::uint64_t result;
+  asm("{\n\t.reg .u32 l, h;\n\t.reg .u64 sum;\n\t"
+      "mov.b64 {l, h}, %4;\n\tmad.lo.u32 h, %2, %3, h;\n\tmov.b64 sum, {l, h};\n\t"
+      "mad.wide.u32 %0, %1, %3, sum;\n\t}"
+      : "=l"(result)
+      : "r"(low), "r"(high), "r"(factor), "l"(addend));
+  return result;
+#else
+  return (std::uint64_t{high} << 32 | low) * factor + addend;
+#endif
+}
+
 /// Exact.
 UNWEIGHT_HOST_DEVICE inline float float_of_bf16(std::uint16_t value) {
   const std::uint32_t bits = std::uint32_t{value} << 16;

@@ -2,13 +2,14 @@
 //
 // Tiles of a runtime blob from decoded values (docs/FORMAT.md, sections 3 and 4), once the palettes are known:
 //
-//   count_units   how many exception units each tile has, so that it is known where each one's begin
-//   encode_tiles  the tiles and their exceptions, or, of a raw blob, the values
+//   count_units   how many exception units each tile has, and so where its own begin in their segment: a block has the 64
+//                 tiles of one
+//   encode_tiles  the tiles and their exceptions, or, of a raw blob, the values; some of the blocks write the tables
 //
 //   bytes  16 bits a value in, twice; 11.2 bits out. 28672 x 4096: 235 MB, then 235 + 165 MB, 210 us at 3.0 TB/s.
 //   work   count some 5 instructions a value, encode 12.
 //
-// A warp works on up to 8 neighbouring tiles of a strip, alone. In encode_tiles a tile goes through shared memory,
+// A warp works on up to 8 neighbouring tiles, alone. In encode_tiles a tile goes through shared memory,
 // which turns rows into the lanes' fragments, as decoding does the other way round:
 //
 //   global, 128-byte row pieces  -->  shared, 2 KiB, swizzled  -->  32 values a lane  -->  sign+mantissa, codes
@@ -18,6 +19,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cuda/device/blob_tables.cuh>
 #include <cuda/device/code_table.cuh>
 #include <cuda/device/tile_staging.cuh>
 #include <cuda/device/transcode_state.cuh>
@@ -26,35 +28,17 @@
 
 namespace unweight::sm90 {
 
-struct TranscodeTilesConfig {
+struct CountUnitsConfig {
+  static constexpr std::uint32_t kWarps = 8;
+  static constexpr std::uint32_t kBlocksPerSm = 4;
+  static constexpr std::uint32_t kThreads = kWarps * device::kLanes;
+  static constexpr std::uint32_t kWarpTiles = format::kTilesPerSegment / kWarps;
+};
+
+struct EncodeTilesConfig {
   static constexpr std::uint32_t kWarps = 4;
   static constexpr std::uint32_t kBlocksPerSm = 8;
   static constexpr std::uint32_t kThreads = kWarps * device::kLanes;
-  static constexpr std::uint32_t kItemTiles = 8;  ///< tiles of a strip that a warp takes
-};
-
-/// The tiles of a warp, neighbours in a strip.
-struct TileItem {
-  std::uint64_t strip;
-  std::uint32_t first_column, end_column;  ///< in tiles
-  std::uint64_t first_tile;                ///< number of the first
-  std::uint32_t rows;                      ///< of the strip that belong to the matrix
-  const std::uint16_t* values;             ///< of the strip
-
-  /// False where the slab has no such item.
-  __device__ bool find(const device::TranscodeParams& params, std::uint32_t number) {
-    constexpr std::uint32_t kItemTiles = TranscodeTilesConfig::kItemTiles;
-    const auto columns = static_cast<std::uint32_t>(params.geometry.tiles_per_strip);
-    const std::uint32_t per_strip = (columns + kItemTiles - 1) / kItemTiles, strip_in_slab = number / per_strip;
-    strip = params.first_strip + strip_in_slab;
-    if (strip >= params.end_strip) return false;
-    first_column = (number - strip_in_slab * per_strip) * kItemTiles;
-    end_column = min(columns, first_column + kItemTiles);
-    first_tile = strip * columns + first_column;
-    rows = device::strip_rows(params, strip);
-    values = device::strip_values(params, strip);
-    return true;
-  }
 };
 
 /// Where a tile's values are.
@@ -64,11 +48,32 @@ struct TileSource {
   std::uint32_t rows, cols;  ///< inside the matrix
   bool by_vectors;           ///< whole, and its rows aligned to 16 bytes
 
-  __device__ TileSource(const device::TranscodeParams& params, const TileItem& item, std::uint32_t column)
-      : values(item.values + std::uint64_t{column} * format::kTileCols), stride(params.cols), rows(item.rows) {
+  __device__ TileSource(const device::TranscodeParams& params, std::uint64_t strip, std::uint32_t column)
+      : values(device::strip_values(params, strip) + std::uint64_t{column} * format::kTileCols),
+        stride(params.cols),
+        rows(device::strip_rows(params, strip)) {
     const std::uint64_t left = params.cols - std::uint64_t{column} * format::kTileCols;
     cols = left < format::kTileCols ? static_cast<std::uint32_t>(left) : format::kTileCols;
     by_vectors = rows == format::kTileRows && cols == format::kTileCols && params.cols % 8 == 0;
+  }
+};
+
+/// A lane's part of a whole tile: a chunk of 16 bytes of each fourth row.
+struct TileVectors {
+  static constexpr std::uint32_t kCount = 4;
+  uint4 of[kCount];
+
+  static __device__ std::uint32_t row(std::uint32_t lane, std::uint32_t i) { return lane / device::kRowChunks + 4 * i; }
+  static __device__ std::uint32_t chunk(std::uint32_t lane) { return lane % device::kRowChunks; }
+
+  /// Of a tile that is not whole: zeros.
+  __device__ void load(const TileSource& tile, std::uint32_t lane) {
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < kCount; ++i) {
+      of[i] = make_uint4(0, 0, 0, 0);
+      if (!tile.by_vectors) continue;
+      of[i] = __ldg(reinterpret_cast<const uint4*>(tile.values + row(lane, i) * tile.stride) + chunk(lane));
+    }
   }
 };
 
@@ -79,16 +84,15 @@ __device__ inline std::uint32_t count_pair(const device::CodeTable& units, std::
   return units.look_up(row, exponents >> 8 & 0xff) + units.look_up(row, exponents >> 24);
 }
 
-/// A tile's units; all lanes get the same.
+/// A tile's units; all lanes get the same. `vectors` are the tile's.
 __device__ inline std::uint32_t count_units(const device::CodeTable& units, const TileSource& tile,
-                                            std::uint32_t lane) {
+                                            const TileVectors& vectors, std::uint32_t lane) {
   std::uint32_t sum = 0;
   if (tile.by_vectors) {
     UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < 4; ++i) {
-      const std::uint32_t row = lane / device::kRowChunks + 4 * i;
-      const auto* chunks = reinterpret_cast<const uint4*>(tile.values + row * tile.stride);
-      const uint4 chunk = __ldg(chunks + lane % device::kRowChunks);
+    for (std::uint32_t i = 0; i < TileVectors::kCount; ++i) {
+      const std::uint32_t row = TileVectors::row(lane, i);
+      const uint4& chunk = vectors.of[i];
       sum += count_pair(units, row, chunk.x) + count_pair(units, row, chunk.y) + count_pair(units, row, chunk.z) +
              count_pair(units, row, chunk.w);
     }
@@ -102,19 +106,93 @@ __device__ inline std::uint32_t count_units(const device::CodeTable& units, cons
   return min(__reduce_add_sync(device::kAllLanes, sum), format::kEscapedTileUnits);
 }
 
+/// The tiles of a slab, by number.
+struct SlabTiles {
+  std::uint64_t begin, end;
+
+  __device__ explicit SlabTiles(const device::TranscodeParams& params)
+      : begin(params.first_strip * params.geometry.tiles_per_strip),
+        end(params.end_strip * params.geometry.tiles_per_strip) {}
+};
+
+/// Counts the units of the slab's tiles among [first, end), a warp's; units[0] is that of `first`.
+__device__ inline void count_tiles(const device::TranscodeParams& params, device::CodeTable& table, std::uint64_t first,
+                                   std::uint64_t end, std::uint32_t* units, std::uint32_t lane) {
+  const SlabTiles slab(params);
+  std::uint64_t tile = first < slab.begin ? slab.begin : first;
+  if (end > slab.end) end = slab.end;
+  if (tile >= end) return;
+  const auto columns = static_cast<std::uint32_t>(params.geometry.tiles_per_strip);
+  std::uint64_t strip = tile / columns, strip_of_table = UINT64_MAX;
+  auto column = static_cast<std::uint32_t>(tile - strip * columns);
+  TileSource source(params, strip, column);
+  TileVectors next;
+  next.load(source, lane);
+  for (; tile < end; ++tile) {
+    if (strip != strip_of_table) {
+      table.make_units(params.workspace.row_palettes + strip * format::kTileRows,
+                       params.workspace.state->exception_base, lane);
+      strip_of_table = strip;
+    }
+    const TileSource here = source;
+    const TileVectors vectors = next;
+    if (tile + 1 < end) {  // on its way while this one is counted
+      if (++column == columns) {
+        column = 0;
+        ++strip;
+      }
+      source = TileSource(params, strip, column);
+      next.load(source, lane);
+    }
+    const std::uint32_t count = count_units(table, here, vectors, lane);
+    if (lane == 0) units[tile - first] = count;
+  }
+}
+
+/// Stores where the tiles of a segment begin in it, and the segment's sum. A lane has two tiles. By a warp.
+__device__ inline void store_starts(const device::TranscodeParams& params, std::uint64_t segment,
+                                    const std::uint32_t* units, std::uint32_t lane) {
+  const std::uint64_t tile = segment * format::kTilesPerSegment + 2 * lane, tiles = params.geometry.tiles;
+  std::uint16_t* const starts = params.workspace.tile_starts;
+  const std::uint32_t first = units[2 * lane], second = units[2 * lane + 1];
+  std::uint32_t sum = first + second;
+  UNWEIGHT_UNROLL
+  for (std::uint32_t distance = 1; distance < device::kLanes; distance *= 2) {
+    const std::uint32_t before = __shfl_up_sync(device::kAllLanes, sum, distance);
+    if (lane >= distance) sum += before;
+  }
+  // The stream's end has an entry, too.
+  const std::uint32_t begin = sum - first - second;
+  if (tile <= tiles) starts[tile] = static_cast<std::uint16_t>(begin);
+  if (tile + 1 <= tiles) starts[tile + 1] = static_cast<std::uint16_t>(begin + first);
+  if (lane == device::kLanes - 1) params.workspace.segment_starts[segment] = sum;
+}
+
+/// A block a segment that has tiles of the slab. Where later slabs have some of them, the counts are kept until then.
 template <class Config>
 __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
     count_units_kernel(const __grid_constant__ device::TranscodeParams params) {
   __shared__ device::CodeTable tables[Config::kWarps];
-  const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
-  TileItem item;
-  if (!item.find(params, blockIdx.x * Config::kWarps + warp)) return;
-  tables[warp].make_units(params.workspace.row_palettes + item.strip * format::kTileRows,
-                          params.workspace.state->exception_base, lane);
-  for (std::uint32_t column = item.first_column; column < item.end_column; ++column) {
-    const std::uint32_t units = count_units(tables[warp], TileSource(params, item, column), lane);
-    const std::uint64_t tile = item.first_tile + (column - item.first_column);
-    if (lane == 0) params.workspace.tile_starts[tile] = static_cast<std::uint16_t>(units);
+  __shared__ std::uint32_t units[format::kTilesPerSegment];
+  device::begin_kernel();
+  const std::uint32_t warp = device::warp_number(), lane = threadIdx.x % device::kLanes;
+  const SlabTiles slab(params);
+  const std::uint64_t segment = slab.begin / format::kTilesPerSegment + blockIdx.x;
+  const std::uint64_t first = segment * format::kTilesPerSegment, end = first + format::kTilesPerSegment;
+  std::uint16_t* const starts = params.workspace.tile_starts;
+  if (threadIdx.x < format::kTilesPerSegment) {
+    units[threadIdx.x] = first + threadIdx.x < slab.begin ? starts[first + threadIdx.x] : 0;
+  }
+  __syncthreads();
+  const std::uint32_t mine = warp * Config::kWarpTiles;
+  count_tiles(params, tables[warp], first + mine, first + mine + Config::kWarpTiles, units + mine, lane);
+  __syncthreads();
+  if (slab.end < end && slab.end < params.geometry.tiles) {
+    if (threadIdx.x < format::kTilesPerSegment && first + threadIdx.x < slab.end) {
+      starts[first + threadIdx.x] = static_cast<std::uint16_t>(units[threadIdx.x]);
+    }
+  } else if (warp == 0) {
+    store_starts(params, segment, units, lane);
   }
 }
 
@@ -135,9 +213,11 @@ struct TileEncoder {
 
   /// @param palettes  of the strip's rows
   /// @param tile      of all tiles
-  __device__ void run(const TileSource& source, const device::PaletteKey* palettes, std::uint64_t tile) const {
+  /// @param vectors   the tile's, where it is whole
+  __device__ void run(const TileSource& source, const TileVectors& vectors, const device::PaletteKey* palettes,
+                      std::uint64_t tile) const {
     __syncwarp();  // the tile before has been read from the staging memory
-    stage(source, palettes);
+    stage(source, vectors, palettes);
     __syncwarp();
     std::uint32_t sign_mantissa[device::kLaneGroups], codes[4] = {};
     encode(sign_mantissa, codes);
@@ -148,13 +228,13 @@ struct TileEncoder {
  private:
   /// The tile's rows; what lies outside the matrix becomes the lowest exponent of its row's palette, sign and mantissa
   /// 0.
-  __device__ void stage(const TileSource& source, const device::PaletteKey* palettes) const {
+  __device__ void stage(const TileSource& source, const TileVectors& vectors,
+                        const device::PaletteKey* palettes) const {
     if (source.by_vectors) {
       UNWEIGHT_UNROLL
-      for (std::uint32_t i = 0; i < 4; ++i) {
-        const std::uint32_t row = lane / device::kRowChunks + 4 * i, chunk = lane % device::kRowChunks;
-        const uint4 values = __ldg(reinterpret_cast<const uint4*>(source.values + row * source.stride) + chunk);
-        *reinterpret_cast<uint4*>(storage.staging + device::staged_chunk(row, chunk)) = values;
+      for (std::uint32_t i = 0; i < TileVectors::kCount; ++i) {
+        const std::uint32_t at = device::staged_chunk(TileVectors::row(lane, i), TileVectors::chunk(lane));
+        *reinterpret_cast<uint4*>(storage.staging + at) = vectors.of[i];
       }
       return;
     }
@@ -275,13 +355,31 @@ struct TileEncoder {
   }
 };
 
+/// The tiles of a warp, neighbours in a strip.
+struct TileItem {
+  std::uint64_t strip;
+  std::uint32_t first_column, end_column;  ///< in tiles
+
+  /// False where the slab has no such item.
+  __device__ bool find(const device::TranscodeParams& params, std::uint32_t number) {
+    const auto columns = static_cast<std::uint32_t>(params.geometry.tiles_per_strip);
+    const std::uint32_t per_strip = (columns + params.item_tiles - 1) / params.item_tiles;
+    const std::uint32_t strip_in_slab = number / per_strip;
+    strip = params.first_strip + strip_in_slab;
+    if (strip >= params.end_strip) return false;
+    first_column = (number - strip_in_slab * per_strip) * params.item_tiles;
+    end_column = min(columns, first_column + params.item_tiles);
+    return true;
+  }
+};
+
 /// Of a raw blob: the values as they are.
 __device__ inline void copy_raw_tiles(const device::TranscodeParams& params, const TileItem& item, std::uint32_t lane) {
   const std::uint64_t matrix = item.strip / params.geometry.strips;
   const std::uint64_t row = matrix * params.rows + (item.strip - matrix * params.geometry.strips) * format::kTileRows;
   auto* const out = reinterpret_cast<std::uint16_t*>(params.out + format::kHeaderBytes) + row * params.cols;
   for (std::uint32_t column = item.first_column; column < item.end_column; ++column) {
-    const TileSource source(params, item, column);
+    const TileSource source(params, item.strip, column);
     for (std::uint32_t r = 0; r < source.rows; ++r) {
       for (std::uint32_t c = lane; c < source.cols; c += device::kLanes) {
         out[r * params.cols + std::uint64_t{column} * format::kTileCols + c] = source.values[r * params.cols + c];
@@ -290,27 +388,45 @@ __device__ inline void copy_raw_tiles(const device::TranscodeParams& params, con
   }
 }
 
+__device__ inline void encode_item(const device::TranscodeParams& params, const TileItem& item, TileStorage& storage,
+                                   std::uint32_t lane) {
+  const device::TranscodeState& state = *params.workspace.state;
+  TileVectors next;
+  next.load(TileSource(params, item.strip, item.first_column), lane);
+  const device::PaletteKey* const palettes = params.workspace.row_palettes + item.strip * format::kTileRows;
+  storage.codes.make_codes(palettes, lane);
+  const TileEncoder encoder{
+      params, storage,
+      reinterpret_cast<std::uint16_t*>(params.out + device::exceptions_offset(params, state.palette_count)),
+      static_cast<std::uint8_t>(state.exception_base), lane};
+  std::uint64_t tile = item.strip * params.geometry.tiles_per_strip + item.first_column;
+  for (std::uint32_t column = item.first_column; column < item.end_column; ++column, ++tile) {
+    const TileVectors vectors = next;
+    // On its way while this one is encoded.
+    if (column + 1 < item.end_column) next.load(TileSource(params, item.strip, column + 1), lane);
+    encoder.run(TileSource(params, item.strip, column), vectors, palettes, tile);
+  }
+}
+
+/// The first params.table_blocks blocks write the tables, which takes longest to begin.
 template <class Config>
 __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
     encode_tiles_kernel(const __grid_constant__ device::TranscodeParams params) {
   __shared__ TileStorage storage[Config::kWarps];
+  device::begin_kernel();
   if (!device::may_write(params)) return;
-  const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
-  TileItem item;
-  if (!item.find(params, blockIdx.x * Config::kWarps + warp)) return;
-  if (params.workspace.state->is_tiled == 0) {
-    copy_raw_tiles(params, item, lane);
+  if (blockIdx.x < params.table_blocks) {
+    device::write_tables(params, std::uint64_t{blockIdx.x} * Config::kThreads + threadIdx.x,
+                         std::uint64_t{params.table_blocks} * Config::kThreads);
     return;
   }
-  const device::TranscodeState& state = *params.workspace.state;
-  const device::PaletteKey* const palettes = params.workspace.row_palettes + item.strip * format::kTileRows;
-  storage[warp].codes.make_codes(palettes, lane);
-  const TileEncoder encoder{
-      params, storage[warp],
-      reinterpret_cast<std::uint16_t*>(params.out + device::exceptions_offset(params, state.palette_count)),
-      static_cast<std::uint8_t>(state.exception_base), lane};
-  for (std::uint32_t column = item.first_column; column < item.end_column; ++column) {
-    encoder.run(TileSource(params, item, column), palettes, item.first_tile + (column - item.first_column));
+  const std::uint32_t warp = device::warp_number(), lane = threadIdx.x % device::kLanes;
+  TileItem item;
+  if (!item.find(params, (blockIdx.x - params.table_blocks) * Config::kWarps + warp)) return;
+  if (params.workspace.state->is_tiled == 0) {
+    copy_raw_tiles(params, item, lane);
+  } else {
+    encode_item(params, item, storage[warp], lane);
   }
 }
 
