@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The sections of a runtime blob between tiles and exceptions (docs/FORMAT.md, section 2), and its padding, from what the
-// workspace holds.
+// The sections of a runtime blob between tiles and exceptions (docs/FORMAT.md, section 2), and its padding, from what
+// the workspace holds.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +25,7 @@ struct TableWriter {
   [[nodiscard]] __device__ std::uint32_t palette_byte(std::uint64_t i) const {
     if (i >= std::uint64_t{state.palette_count} * format::kPaletteSize) return 0;
     return format::rotate_exponent(palette_exponent(state.palettes[i / format::kPaletteSize],
-                                                            static_cast<std::uint32_t>(i % format::kPaletteSize)));
+                                                    static_cast<std::uint32_t>(i % format::kPaletteSize)));
   }
 
   /// The two bytes at `offset`, which is even and between the tiles and the exceptions.

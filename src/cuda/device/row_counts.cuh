@@ -32,7 +32,10 @@ struct LaneCounts {
 class RowCounter {
  public:
   __device__ RowCounter(LaneCounters& counters, std::uint32_t lane)
-      : words_(counters.words), bytes_(reinterpret_cast<std::uint8_t*>(counters.words)), lane_(lane), lane_bytes_(4 * lane) {
+      : words_(counters.words),
+        bytes_(reinterpret_cast<std::uint8_t*>(counters.words)),
+        lane_(lane),
+        lane_bytes_(4 * lane) {
     ptx::keep(lane_bytes_);  // what is known of its bits only makes the compiler mask them again
   }
 

@@ -52,8 +52,8 @@ __device__ ChosenPalette choose_by_scores(const LaneCounts& counts, std::uint32_
     scores.of[i] = scores.make(counts.of[i], kExponents - (kLaneExponents * lane + i));
   }
   const std::uint32_t mode = kExponents - (static_cast<std::uint32_t>(scores.best()) & 0xffff);
-  // Nearness to the mode in the high bits of the rank, lowness in the low ones. 0 is that of exponent 255 where 0 is the
-  // mode: of the 248 that are not chosen, unless it occurs.
+  // Nearness to the mode in the high bits of the rank, lowness in the low ones. 0 is that of exponent 255 where 0 is
+  // the mode: of the 248 that are not chosen, unless it occurs.
   UNWEIGHT_UNROLL
   for (std::uint32_t i = 0; i < kLaneExponents; ++i) {
     const std::uint32_t exponent = kLaneExponents * lane + i;

@@ -4,9 +4,9 @@
 // found out on the way (docs/FORMAT.md, section 6). launch/transcode_params.hpp says in which order they run.
 //
 // Most are launched so that they may begin before the kernel in front of them has ended. What it writes is there after
-// begin_kernel(), with which each begins; as that waits for the kernel in front to end, and that one waited likewise, all
-// before it is there, too. The last kernel of a half calls wait_for_previous_grids() alone, so that nobody else's kernel
-// begins early.
+// begin_kernel(), with which each begins; as that waits for the kernel in front to end, and that one waited likewise,
+// all before it is there, too. The last kernel of a half calls wait_for_previous_grids() alone, so that nobody else's
+// kernel begins early.
 #pragma once
 
 #include <cstddef>

@@ -57,7 +57,8 @@ __device__ inline std::uint64_t load_bytes(const std::byte* at, std::uint32_t co
   return value;
 }
 __device__ inline std::uint64_t load64(const std::byte* at) {
-  return reinterpret_cast<std::uintptr_t>(at) % 8 == 0 ? *reinterpret_cast<const std::uint64_t*>(at) : load_bytes(at, 8);
+  return reinterpret_cast<std::uintptr_t>(at) % 8 == 0 ? *reinterpret_cast<const std::uint64_t*>(at)
+                                                       : load_bytes(at, 8);
 }
 
 __device__ inline std::uint64_t rotate_left(std::uint64_t value, std::uint32_t by) {

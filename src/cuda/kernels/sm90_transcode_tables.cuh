@@ -24,8 +24,8 @@ template <class Config>
 __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
     strip_hashes_kernel(const __grid_constant__ device::TranscodeParams params) {
   __shared__ device::HashStorage storage;
-  // It begins when all blocks of row_palettes have found the values there, so they are, and waits for row_palettes itself
-  // only at the end: the two have work for different parts of a multiprocessor.
+  // It begins when all blocks of row_palettes have found the values there, so they are, and waits for row_palettes
+  // itself only at the end: the two have work for different parts of a multiprocessor.
   ptx::launch_dependents();
   const std::uint64_t strip = params.first_strip + blockIdx.x;
   const auto* values = reinterpret_cast<const std::byte*>(device::strip_values(params, strip));
@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
     size = left < device::kPayloadChunkBytes ? left : device::kPayloadChunkBytes;
   }
   UNWEIGHT_NO_UNROLL  // one copy of the code that hashes, for all three
-  for (std::uint32_t stage = kChunk; stage <= kHeader; ++stage) {
+      for (std::uint32_t stage = kChunk; stage <= kHeader; ++stage) {
     const std::uint64_t hash = device::hash_range(data, size, storage);
     if (stage == kChunk) {
       if (threadIdx.x == 0 && has_chunk) params.workspace.payload_hashes[blockIdx.x] = hash;

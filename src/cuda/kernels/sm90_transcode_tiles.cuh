@@ -2,7 +2,8 @@
 //
 // Tiles of a runtime blob from decoded values (docs/FORMAT.md, sections 3 and 4), once the palettes are known:
 //
-//   count_units   how many exception units each tile has, and so where its own begin in their segment: a block has the 64
+//   count_units   how many exception units each tile has, and so where its own begin in their segment: a block has the
+//   64
 //                 tiles of one
 //   encode_tiles  the tiles and their exceptions, or, of a raw blob, the values; some of the blocks write the tables
 //

@@ -21,11 +21,14 @@ __device__ __forceinline__ void wait_for_flag(const std::uint32_t* flag) {
   } while (raised == 0);
 }
 
-/// Counts one of `count` arrivals and returns how many came before it; after the last, the counter is 0 again. What this
-/// thread has written or, over a barrier, seen written, comes before it, and the last one sees it all.
+/// Counts one of `count` arrivals and returns how many came before it; after the last, the counter is 0 again. What
+/// this thread has written or, over a barrier, seen written, comes before it, and the last one sees it all.
 __device__ __forceinline__ std::uint32_t count_arrival(std::uint32_t* counter, std::uint32_t count) {
   std::uint32_t before;
-  asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;" : "=r"(before) : "l"(counter), "r"(count - 1) : "memory");
+  asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(counter), "r"(count - 1)
+               : "memory");
   return before;
 }
 
