@@ -5,7 +5,7 @@
 // which is what a long range takes:
 //
 //   adders, 8 warps   4 KiB a warp, asked for two rounds ahead  -->  sums of 32 blocks, two rounds of them in shared
-//   chain, 8 lanes    state = scramble(state) + sums of a block: five dependent instructions, some 22 cycles
+//   chain, 8 lanes    state = scramble(state) + sums of a block: SHF, LOP3, IMAD.WIDE, some 14 cycles
 #pragma once
 
 #include <cstddef>

@@ -19,7 +19,7 @@ namespace unweight::device {
 /// A warp's counters; all 0 between rows.
 struct LaneCounters {
   static constexpr std::uint32_t kWords = kExponents / 4;
-  std::uint32_t words[kWords * kLanes];
+  alignas(16) std::uint32_t words[kWords * kLanes];
 };
 
 inline constexpr std::uint32_t kLaneExponents = kExponents / kLanes;
@@ -113,19 +113,22 @@ class RowCounter {
     count_pair(vector.w);
   }
 
+  static __device__ std::uint32_t even_bytes(std::uint32_t word) { return word & 0x00ff00ffU; }
+  static __device__ std::uint32_t odd_bytes(std::uint32_t word) { return byte_permute(word, 0, 0x4341); }
+
   /// Adds the counters to the sums and clears them.
   __device__ std::uint32_t add_up(LaneCounts& sums) {
     __syncwarp();
     UNWEIGHT_UNROLL
     for (std::uint32_t half = 0; half < 2; ++half) {
-      std::uint32_t* const word = words_ + (2 * lane_ + half) * kLanes;
+      auto* const vectors = reinterpret_cast<uint4*>(words_ + (2 * lane_ + half) * kLanes);
       std::uint32_t even = 0, odd = 0;  // 16-bit sums of at most 32 * 255
       UNWEIGHT_UNROLL_4
-      for (std::uint32_t i = 0; i < kLanes; ++i) {
-        std::uint32_t& counters = word[(i + lane_) % kLanes];
-        even += counters & 0x00ff00ffU;
-        odd += counters >> 8 & 0x00ff00ffU;
-        counters = 0;
+      for (std::uint32_t i = 0; i < kLanes / 4; ++i) {
+        uint4& four = vectors[(i + lane_) % (kLanes / 4)];
+        even += even_bytes(four.x) + even_bytes(four.y) + even_bytes(four.z) + even_bytes(four.w);
+        odd += odd_bytes(four.x) + odd_bytes(four.y) + odd_bytes(four.z) + odd_bytes(four.w);
+        four = make_uint4(0, 0, 0, 0);
       }
       sums.of[4 * half] += even & 0xffff;
       sums.of[4 * half + 1] += odd & 0xffff;

@@ -12,7 +12,7 @@ namespace unweight::device {
 /// A palette, the same in all lanes, and which of its own exponents a lane has there.
 struct ChosenPalette {
   PaletteKey key;
-  std::uint32_t lane_members;  ///< bit i: exponent 8 l + i
+  std::uint32_t lane_members;  ///< bit i: exponent 8 l + i. Perhaps also one that does not occur
 };
 
 /// Counts and ranks of a lane's exponents as numbers that are compared at once: a count in the high bits, in the low 16
@@ -67,9 +67,7 @@ __device__ ChosenPalette choose_by_scores(const LaneCounts& counts, std::uint32_
     const Score best = scores.best();
     UNWEIGHT_UNROLL
     for (std::uint32_t i = 0; i < kLaneExponents; ++i) {
-      if (scores.of[i] != best) continue;
-      scores.of[i] = 0;
-      palette.lane_members |= 1U << i;
+      if (scores.of[i] == best) scores.of[i] = 0;
     }
     std::uint32_t exponent = 255 - (static_cast<std::uint32_t>(best) & 255);
     UNWEIGHT_UNROLL
@@ -82,6 +80,8 @@ __device__ ChosenPalette choose_by_scores(const LaneCounts& counts, std::uint32_
   }
   UNWEIGHT_UNROLL
   for (std::uint32_t k = 0; k < format::kPaletteSize; ++k) palette.key = palette.key << 8 | sorted[k];
+  UNWEIGHT_UNROLL
+  for (std::uint32_t i = 0; i < kLaneExponents; ++i) palette.lane_members |= (scores.of[i] == 0 ? 1U : 0U) << i;
   return palette;
 }
 
