@@ -73,9 +73,9 @@ UNWEIGHT_HOST_DEVICE inline std::uint32_t funnel_shift(std::uint32_t low, std::u
 #endif
 }
 
-/// (low + 2^32 high) * factor + addend in 64 bits, in two instructions: the high half's product joins the addend (IMAD),
-/// beside the path of the low half, which waits for one multiplication that adds (IMAD.WIDE). ptxas makes that of this
-/// pair alone: mad.wide, or C++, become a product and two additions behind it.
+/// (low + 2^32 high) * factor + addend in 64 bits, in two instructions: the high half's product joins the addend
+/// (IMAD), beside the path of the low half, which waits for one multiplication that adds (IMAD.WIDE). ptxas makes that
+/// of this pair alone: mad.wide, or C++, become a product and two additions behind it.
 UNWEIGHT_HOST_DEVICE inline std::uint64_t multiply_add(std::uint32_t low, std::uint32_t high, std::uint32_t factor,
                                                        std::uint64_t addend) {
 #if defined(__CUDA_ARCH__)

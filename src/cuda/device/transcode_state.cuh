@@ -40,6 +40,7 @@ struct TranscodeState {
   std::uint32_t palette_count;
   std::uint32_t too_many_palettes;  ///< 1: more rows' palettes than a blob has, so some rows take another one
   std::uint32_t exception_base;
+  std::uint32_t exceptions_fit;  ///< 1: entries with that base have room for all exceptions' exponents
   std::uint32_t is_tiled;
   std::uint64_t exception_units;
   std::uint64_t blob_bytes;

@@ -18,6 +18,7 @@
 #include <cuda/device/row_counts.cuh>
 #include <cuda/device/row_palette.cuh>
 #include <cuda/device/transcode_state.cuh>
+#include <format/bf16.hpp>
 #include <format/layout.hpp>
 
 namespace unweight::sm90 {
@@ -163,11 +164,18 @@ __device__ inline std::uint32_t best_exception_base(const std::uint64_t* outside
   return __shfl_sync(device::kAllLanes, best, owner);
 }
 
-/// By a block, or some warps of it.
-__device__ inline void set_exception_base(device::TranscodeState& state, std::uint32_t warp, std::uint32_t lane) {
-  if (warp != 0) return;
+/// By a warp.
+__device__ inline void set_exception_base(device::TranscodeState& state, std::uint32_t lane) {
   const std::uint32_t base = best_exception_base(state.outside, lane);
-  if (lane == 0) state.exception_base = base;
+  bool fit = true;
+  for (std::uint32_t e = lane; e < device::kExponents; e += device::kLanes) {
+    if (state.outside[e] == 0) continue;
+    fit = fit && format::exponent_fits_entry(static_cast<std::uint8_t>(e), static_cast<std::uint8_t>(base));
+  }
+  fit = __all_sync(device::kAllLanes, fit);
+  if (lane != 0) return;
+  state.exception_base = base;
+  state.exceptions_fit = fit ? 1 : 0;
 }
 
 /// As row_palettes, once the blob's palettes are known and some rows' are not among them: those get the one that covers
@@ -222,7 +230,7 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kRegisterBlocks)
   });
   outside.add_to(params.workspace.state->outside);
   // Of a part of the tensor, from what has been added so far; the last part's is the right one.
-  if (device::is_last_block(params.workspace)) set_exception_base(*params.workspace.state, warp, lane);
+  if (device::is_last_block(params.workspace) && warp == 0) set_exception_base(*params.workspace.state, lane);
 }
 
 // ---- the blob's palettes --------------------------------------------------------------------------------------------
@@ -299,10 +307,8 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
   }
   if (too_many) {
     if (threadIdx.x < device::kExponents) state.outside[threadIdx.x] = 0;
-  } else {
-    // The last warp, which has no palette to place.
-    const std::uint32_t from_last = Config::kThreads / device::kLanes - 1 - device::warp_number();
-    set_exception_base(state, from_last, threadIdx.x % device::kLanes);
+  } else if (device::warp_number() == Config::kThreads / device::kLanes - 1) {  // it has no palette to place
+    set_exception_base(state, threadIdx.x % device::kLanes);
   }
 }
 

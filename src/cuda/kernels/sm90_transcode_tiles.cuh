@@ -210,6 +210,7 @@ struct TileEncoder {
   TileStorage& storage;
   std::uint16_t* exceptions;  ///< of the blob
   std::uint8_t exception_base;
+  bool all_fit;  ///< entries have room for all exceptions' exponents
   std::uint32_t lane;
 
   /// @param palettes  of the strip's rows
@@ -288,38 +289,32 @@ struct TileEncoder {
     return (index >> 4) << 9 | lane << 4 | (index & 15);
   }
 
-  /// Calls body(index) for the lane's exceptions among its values 16 * half to 16 * half + 15.
-  template <class Body>
-  __device__ void for_exceptions(const std::uint32_t (&codes)[4], std::uint32_t half, const Body& body) const {
-    UNWEIGHT_UNROLL
-    for (std::uint32_t k = 0; k < 2; ++k) {
-      std::uint32_t marks = (half == 0 ? codes[k] : codes[2 + k]) & 0x88888888U;
-      while (marks != 0) {
-        const auto bit = static_cast<std::uint32_t>(__ffs(static_cast<int>(marks)) - 1);
-        marks &= marks - 1;
-        body(16 * half + 8 * k + bit / 4);
-      }
-    }
-  }
-
   [[nodiscard]] __device__ bool fits(std::uint8_t exponent) const {
     return format::exponent_fits_entry(exponent, exception_base);
   }
 
+  /// Units of the lane's exceptions among `marks`.
+  [[nodiscard]] __device__ std::uint32_t count(std::uint32_t marks) const {
+    auto units = static_cast<std::uint32_t>(__popc(marks));
+    if (all_fit) return units;
+    for (; marks != 0; marks &= marks - 1) units += fits(exponent(lowest(marks))) ? 0U : 1U;
+    return units;
+  }
+  static __device__ std::uint32_t lowest(std::uint32_t marks) {
+    return static_cast<std::uint32_t>(__ffs(static_cast<int>(marks)) - 1);
+  }
+
   /// The tile's list, in the order of positions: the lanes' first halves, then their second ones. Or its plane.
   __device__ void write_exceptions(std::uint64_t tile, const std::uint32_t (&codes)[4]) const {
-    const bool any = ((codes[0] | codes[1] | codes[2] | codes[3]) & 0x88888888U) != 0;
-    if (!__any_sync(device::kAllLanes, any)) return;
+    constexpr std::uint32_t kHalf = 16;
+    std::uint32_t marks = device::exception_marks(codes);
+    if (!__any_sync(device::kAllLanes, marks != 0)) return;
     const std::uint64_t begin = std::uint64_t{params.workspace.segment_starts[tile / format::kTilesPerSegment]} +
                                 params.workspace.tile_starts[tile];
     std::uint16_t* const units = exceptions + begin;
 
-    std::uint32_t counts[2] = {};
-    UNWEIGHT_UNROLL
-    for (std::uint32_t half = 0; half < 2; ++half) {
-      for_exceptions(codes, half, [&](std::uint32_t index) { counts[half] += fits(exponent(index)) ? 1U : 2U; });
-    }
-    std::uint32_t sums = counts[0] | counts[1] << 16;  // up to 1024 each, in the sums of all lanes
+    const std::uint32_t first_count = count(marks & 0xffff), second_count = count(marks & 0xffff0000U);
+    std::uint32_t sums = first_count | second_count << 16;  // up to 1024 each, in the sums of all lanes
     UNWEIGHT_UNROLL
     for (std::uint32_t distance = 1; distance < device::kLanes; distance *= 2) {
       const std::uint32_t before = __shfl_up_sync(device::kAllLanes, sums, distance);
@@ -331,19 +326,20 @@ struct TileEncoder {
       write_plane(units);
       return;
     }
-    UNWEIGHT_UNROLL
-    for (std::uint32_t half = 0; half < 2; ++half) {
-      std::uint16_t* next =
-          half == 0 ? units + (sums & 0xffff) - counts[0] : units + first_half + (sums >> 16) - counts[1];
-      for_exceptions(codes, half, [&](std::uint32_t index) {
-        const std::uint8_t e = exponent(index);
-        if (fits(e)) {
-          *next++ = format::make_entry(position(index), e, exception_base);
-        } else {
-          *next++ = format::make_extended_entry(position(index));
-          *next++ = e;
-        }
-      });
+    std::uint32_t at = (sums & 0xffff) - first_count;
+    const std::uint32_t end = at + first_count, second = first_half + (sums >> 16) - second_count;
+    if (at == end) at = second;
+    UNWEIGHT_NO_UNROLL
+    for (; marks != 0; marks &= marks - 1) {
+      const std::uint32_t index = lowest(marks);
+      const std::uint8_t e = exponent(index);
+      if (all_fit || fits(e)) {
+        units[at++] = format::make_entry(position(index), e, exception_base);
+      } else {
+        units[at++] = format::make_extended_entry(position(index));
+        units[at++] = e;
+      }
+      if (at == end && index < kHalf) at = second;
     }
   }
 
@@ -397,9 +393,12 @@ __device__ inline void encode_item(const device::TranscodeParams& params, const 
   const device::PaletteKey* const palettes = params.workspace.row_palettes + item.strip * format::kTileRows;
   storage.codes.make_codes(palettes, lane);
   const TileEncoder encoder{
-      params, storage,
+      params,
+      storage,
       reinterpret_cast<std::uint16_t*>(params.out + device::exceptions_offset(params, state.palette_count)),
-      static_cast<std::uint8_t>(state.exception_base), lane};
+      static_cast<std::uint8_t>(state.exception_base),
+      state.exceptions_fit != 0,
+      lane};
   std::uint64_t tile = item.strip * params.geometry.tiles_per_strip + item.first_column;
   for (std::uint32_t column = item.first_column; column < item.end_column; ++column, ++tile) {
     const TileVectors vectors = next;
