@@ -42,6 +42,15 @@ struct EncodeTilesConfig {
   static constexpr std::uint32_t kThreads = kWarps * device::kLanes;
 };
 
+/// A strip's values, found with a division.
+struct StripSource {
+  const std::uint16_t* values;  ///< of its first row
+  std::uint32_t rows;           ///< inside the matrix
+
+  __device__ StripSource(const device::TranscodeParams& params, std::uint64_t strip)
+      : values(device::strip_values(params, strip)), rows(device::strip_rows(params, strip)) {}
+};
+
 /// Where a tile's values are.
 struct TileSource {
   const std::uint16_t* values;  ///< of its first row
@@ -49,10 +58,8 @@ struct TileSource {
   std::uint32_t rows, cols;  ///< inside the matrix
   bool by_vectors;           ///< whole, and its rows aligned to 16 bytes
 
-  __device__ TileSource(const device::TranscodeParams& params, std::uint64_t strip, std::uint32_t column)
-      : values(device::strip_values(params, strip) + std::uint64_t{column} * format::kTileCols),
-        stride(params.cols),
-        rows(device::strip_rows(params, strip)) {
+  __device__ TileSource(const device::TranscodeParams& params, const StripSource& strip, std::uint32_t column)
+      : values(strip.values + std::uint64_t{column} * format::kTileCols), stride(params.cols), rows(strip.rows) {
     const std::uint64_t left = params.cols - std::uint64_t{column} * format::kTileCols;
     cols = left < format::kTileCols ? static_cast<std::uint32_t>(left) : format::kTileCols;
     by_vectors = rows == format::kTileRows && cols == format::kTileCols && params.cols % 8 == 0;
@@ -126,7 +133,8 @@ __device__ inline void count_tiles(const device::TranscodeParams& params, device
   const auto columns = static_cast<std::uint32_t>(params.geometry.tiles_per_strip);
   std::uint64_t strip = tile / columns, strip_of_table = UINT64_MAX;
   auto column = static_cast<std::uint32_t>(tile - strip * columns);
-  TileSource source(params, strip, column);
+  StripSource strip_source(params, strip);
+  TileSource source(params, strip_source, column);
   TileVectors next;
   next.load(source, lane);
   for (; tile < end; ++tile) {
@@ -141,8 +149,9 @@ __device__ inline void count_tiles(const device::TranscodeParams& params, device
       if (++column == columns) {
         column = 0;
         ++strip;
+        strip_source = StripSource(params, strip);
       }
-      source = TileSource(params, strip, column);
+      source = TileSource(params, strip_source, column);
       next.load(source, lane);
     }
     const std::uint32_t count = count_units(table, here, vectors, lane);
@@ -375,8 +384,9 @@ __device__ inline void copy_raw_tiles(const device::TranscodeParams& params, con
   const std::uint64_t matrix = item.strip / params.geometry.strips;
   const std::uint64_t row = matrix * params.rows + (item.strip - matrix * params.geometry.strips) * format::kTileRows;
   auto* const out = reinterpret_cast<std::uint16_t*>(params.out + format::kHeaderBytes) + row * params.cols;
+  const StripSource strip(params, item.strip);
   for (std::uint32_t column = item.first_column; column < item.end_column; ++column) {
-    const TileSource source(params, item.strip, column);
+    const TileSource source(params, strip, column);
     for (std::uint32_t r = 0; r < source.rows; ++r) {
       for (std::uint32_t c = lane; c < source.cols; c += device::kLanes) {
         out[r * params.cols + std::uint64_t{column} * format::kTileCols + c] = source.values[r * params.cols + c];
@@ -388,8 +398,9 @@ __device__ inline void copy_raw_tiles(const device::TranscodeParams& params, con
 __device__ inline void encode_item(const device::TranscodeParams& params, const TileItem& item, TileStorage& storage,
                                    std::uint32_t lane) {
   const device::TranscodeState& state = *params.workspace.state;
+  const StripSource strip(params, item.strip);
   TileVectors next;
-  next.load(TileSource(params, item.strip, item.first_column), lane);
+  next.load(TileSource(params, strip, item.first_column), lane);
   const device::PaletteKey* const palettes = params.workspace.row_palettes + item.strip * format::kTileRows;
   storage.codes.make_codes(palettes, lane);
   const TileEncoder encoder{
@@ -403,8 +414,8 @@ __device__ inline void encode_item(const device::TranscodeParams& params, const 
   for (std::uint32_t column = item.first_column; column < item.end_column; ++column, ++tile) {
     const TileVectors vectors = next;
     // On its way while this one is encoded.
-    if (column + 1 < item.end_column) next.load(TileSource(params, item.strip, column + 1), lane);
-    encoder.run(TileSource(params, item.strip, column), vectors, palettes, tile);
+    if (column + 1 < item.end_column) next.load(TileSource(params, strip, column + 1), lane);
+    encoder.run(TileSource(params, strip, column), vectors, palettes, tile);
   }
 }
 
