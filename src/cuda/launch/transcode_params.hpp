@@ -11,6 +11,7 @@
 #include <cuda/kernels/sm90_transcode_palettes.cuh>
 #include <cuda/kernels/sm90_transcode_tables.cuh>
 #include <cuda/kernels/sm90_transcode_tiles.cuh>
+#include <cuda/kernels/sm90_transcode_units.cuh>
 #include <cuda/launch/distribution_params.hpp>
 #include <format/layout.hpp>
 #include <optional>
@@ -217,7 +218,7 @@ class TranscodeJob {
     const std::uint64_t last = (end == params.geometry.tiles ? end : end - 1) / format::kTilesPerSegment;
     return static_cast<std::uint32_t>(last - begin / format::kTilesPerSegment + 1);
   }
-  /// As many tiles for a warp as a block's work takes to be worth its tables, but fewer where blocks are few.
+  /// Tiles that a warp encodes with one table of codes: fewer where there would be fewer blocks than the device holds.
   template <class Device>
   [[nodiscard]] static std::uint32_t item_tiles(const device::TranscodeParams& params, const Device& device) {
     constexpr std::uint64_t kMost = 8, kLeast = 2;
