@@ -198,8 +198,9 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
     const std::uint64_t left = state.blob_bytes - begin;
     size = left < device::kPayloadChunkBytes ? left : device::kPayloadChunkBytes;
   }
-  UNWEIGHT_NO_UNROLL  // one copy of the code that hashes, for all three
-      for (std::uint32_t stage = kChunk; stage <= kHeader; ++stage) {
+  // One copy of the code that hashes, for all three.
+  UNWEIGHT_NO_UNROLL
+  for (std::uint32_t stage = kChunk; stage <= kHeader; ++stage) {
     const std::uint64_t hash = device::hash_range(data, size, storage);
     if (stage == kChunk) {
       if (threadIdx.x == 0 && has_chunk) params.workspace.payload_hashes[blockIdx.x] = hash;
