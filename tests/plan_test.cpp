@@ -360,6 +360,17 @@ TEST(Lookup, AnotherCuBlasLtHasOtherAlgorithms) {
   EXPECT_TRUE(has_note(*resolved, "120000"));
 }
 
+TEST(Lookup, WhoMultipliesByOtherMeansIsToldWhatThePlanNames) {
+  const Choice named = dense(Pipeline::kDecoded, 1);
+  const Plan plan = plan_with({cell(1, named)});
+  auto rules = simulated_rules(kWeight);
+  rules.cublaslt = tune::kAnyCublaslt;
+  const auto resolved = tune::resolve({{}, &plan, {}}, rules);
+  ASSERT_TRUE(resolved) << resolved.error().message;
+  EXPECT_EQ(resolved->at(1).choice, named);
+  EXPECT_TRUE(resolved->notes.empty());
+}
+
 TEST(Lookup, AnotherClassOfExceptionsIsBetterThanNone) {
   const Plan plan = plan_with({cell(8, fused(1, 6))}, {4096, 4096, BlobLayout::kTiled, ExceptionClass::kMany});
   const auto resolved = tune::resolve({{}, &plan, {}}, simulated_rules(kWeight));

@@ -23,7 +23,8 @@ template <class Config>
 void run_kernel(const launch::PlacedBlob& weight, const MatmulArguments& arguments, const Case& c) {
   using Traits = sm90::SmallBatchTraits<Config>;
   const sm90::SmallBatchParams params = launch::small_batch_params(weight, arguments, c.config, c.multiprocessors);
-  const CUtensorMap x_map = host_tensor_map(launch::activations(weight, arguments), Traits::kTokens, Traits::kColTiles);
+  const CUtensorMap x_map =
+      host_tensor_map(launch::activations(weight, arguments), params.x_tile_rows, Traits::kColTiles);
   const CUtensorMap w_map = host_weight_map(weight, arguments.matrix, Config::kStrips, Traits::kColTiles);
   const std::uint32_t shared_bytes = sm90::SmallBatchMap<Config>(c.config.stages, params.deal.parts).size;
   emulation::launch({params.deal.blocks, Traits::kThreads, params.deal.parts}, shared_bytes, c.seed,
@@ -132,10 +133,13 @@ TEST(SmallBatchEmulation, StridesOffsetsBiasAndBatch) {
     const auto part = std::span(values).subspan(matrix * one.rows * one.cols, one.rows * one.cols);
     for (const auto& [stride, offset] : {std::array<std::uint64_t, 2>{203, 0}, {208, 0}, {208, 8}, {208, 3}}) {
       const HostActivations x(10, shape.cols, stride, offset, 7);
-      const Case c{.tokens = 10, .config = {2, 3}, .y_gap = stride % 4, .matrix = matrix, .bias = bias.data()};
-      const auto y = multiply(tiled, x, c);
-      EXPECT_TRUE(near_float64(y, x.data(), x.stride, part, one, c.tokens, c.bias)) << describe_case(shape, c);
-      EXPECT_EQ(multiply(raw, x, c), y);
+      for (const MatmulConfig& config :
+           {MatmulConfig{2, 3}, MatmulConfig{.strips = 4, .stages = 2, .warpgroup = true}}) {
+        const Case c{.tokens = 10, .config = config, .y_gap = stride % 4, .matrix = matrix, .bias = bias.data()};
+        const auto y = multiply(tiled, x, c);
+        EXPECT_TRUE(near_float64(y, x.data(), x.stride, part, one, c.tokens, c.bias)) << describe_case(shape, c);
+        EXPECT_EQ(multiply(raw, x, c), y);
+      }
     }
   }
 }

@@ -4,15 +4,12 @@ split along the sequence, one CUDA graph a batch size. The linear layers come fr
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 import triton
-
-import unweight.torch as uw
 
 from glue import (
     LOG2_E,
@@ -24,33 +21,42 @@ from glue import (
     rope_kernel,
     silu_kernel,
 )
-from linears import MOST_PADDED, Linears
+from linears import MOST_PADDED, Dense, Packed
 from shape import BF16, Weights
 
 MOST_SPLITS = 32
 ARGMAX_BLOCK = 2048
 SILU_BLOCK = 1024
 
-#: Keys of an attention program's step and parts of a sequence, by the number of sequences; the best for 1024 tokens.
-ATTENTION = {1: (64, 24), 4: (32, 8), 8: (32, 4), 16: (64, 1), 32: (32, 1), 64: (32, 1)}
+AHEAD_CHUNK = 4096
 
-#: What is asked for in the L2 cache while attention runs: bytes of the output projection, and of gate and up.
-PREFETCH = {"none": (0, 0), "o": (1 << 62, 0), "o+8": (1 << 62, 8 << 20), "o+16": (1 << 62, 16 << 20)}
+
+@dataclass(frozen=True)
+class Glue:
+    """How the kernels between the linear layers run."""
+
+    dependent: bool = False  #: kernels begin while the one before them still runs
+    early_attention: bool = True  #: so does attention's, if `dependent`
+    keys: int = 64  #: of a step of an attention program
+    splits: int = 4  #: parts of a sequence, each by a program of its own
+    stages: int = 3  #: steps whose keys and values are on their way
+    ahead_mib: int = 0  #: what is requested in the L2 cache when q, k and v are there: of o, then of gate and up
+
+
+#: (keys, splits) by the number of sequences: the best found for BF16 and 1024 tokens on an H100.
+SPLITS = {1: (64, 24), 4: (32, 8), 8: (32, 4), 16: (64, 1), 32: (32, 1), 64: (32, 1)}
 
 
 class Decoder:
     """Buffers of one batch size, and the step on them.
 
     :param tokens: of a step; `sequences` for decoding, the length of the one sequence for a prompt
-
-    Of a variant(): `dependent`: kernels begin while the one before them still runs; `prefetch`: a key of PREFETCH, for
-    packed weights.
     """
 
     def __init__(
         self,
         weights: Weights,
-        linears: Linears,
+        linears: Dense | Packed,
         sequences: int,
         capacity: int,
         *,
@@ -58,10 +64,11 @@ class Decoder:
     ) -> None:
         self.weights, self.shape, self.linears = weights, weights.shape, linears
         self.sequences, self.capacity, self.tokens = sequences, capacity, tokens or sequences
-        self.packed_embedding, self.dependent, self.prefetch = False, False, PREFETCH["none"]
+        self.packed_embedding = False
+        keys, splits = SPLITS.get(sequences, (64, 4))
+        self.glue = Glue(keys=keys, splits=splits)
         shape, device = self.shape, weights.embedding.device
         self.cuda = device.type == "cuda"
-        self.launch: dict[str, bool] = {}
         rows = max(self.tokens, MOST_PADDED)  # of padding: zeros
 
         def zeros(*extents: int, dtype: torch.dtype = BF16) -> torch.Tensor:
@@ -80,11 +87,9 @@ class Decoder:
         self.cosine, self.sine = angle.cos().to(BF16), angle.sin().to(BF16)
         self.parts = zeros(sequences * shape.heads * MOST_SPLITS, shape.head_dim, dtype=torch.float32)
         self.part_stats = zeros(sequences * shape.heads * MOST_SPLITS * 2, dtype=torch.float32)
-        self.keys_per_step, self.splits = ATTENTION.get(sequences, (64, 4))
         self.argmax_parts = triton.cdiv(shape.vocabulary, ARGMAX_BLOCK)
         self.best = zeros(sequences, self.argmax_parts, dtype=torch.float32)
         self.best_at = zeros(sequences, self.argmax_parts, dtype=torch.int32)
-        self.side = torch.cuda.Stream() if self.cuda else None
 
     def reset(self, context: int, ids: torch.Tensor | None = None) -> None:
         self.position.fill_(context)
@@ -101,15 +106,19 @@ class Decoder:
         """The first keys and values, for another implementation."""
         return [k[:, :, :length] for k in self.keys], [v[:, :, :length] for v in self.values]
 
-    def variant(
-        self, linears: Linears, *, dependent: bool, prefetch: str = "none", packed_embedding: bool = False
-    ) -> Decoder:
+    def variant(self, linears: Dense | Packed, glue: Glue, *, packed_embedding: bool = False) -> Decoder:
         """Another way to run on the same buffers."""
         other = copy.copy(self)
-        other.linears, other.prefetch, other.packed_embedding = linears, PREFETCH[prefetch], packed_embedding
-        other.dependent = dependent and self.cuda
-        other.launch = {"launch_pdl": True} if other.dependent else {}
+        other.linears, other.glue, other.packed_embedding = linears, glue, packed_embedding
         return other
+
+    @property
+    def dependent(self) -> bool:
+        return self.glue.dependent and self.cuda
+
+    @property
+    def launch(self) -> dict[str, bool]:
+        return {"launch_pdl": True} if self.dependent else {}
 
     # ---- the kernels between linear layers --------------------------------------------------------------------------
 
@@ -129,6 +138,7 @@ class Decoder:
 
     def _rope(self, qkv: torch.Tensor, layer: int, per_sequence: int) -> None:
         shape = self.shape
+        soon = self._ahead(layer)
         rope_kernel[(self.tokens, shape.heads + 2 * shape.kv_heads)](
             qkv,
             self.cosine,
@@ -138,18 +148,23 @@ class Decoder:
             self.keys[layer],
             self.values[layer],
             self.capacity,
+            soon[0],
+            soon[0].numel(),
+            soon[1],
+            soon[1].numel(),
             PER_SEQUENCE=per_sequence,
             HEADS=shape.heads,
             KV_HEADS=shape.kv_heads,
             DIM=shape.head_dim,
+            AHEAD_CHUNK=AHEAD_CHUNK if self.cuda and soon[0].numel() else 0,
             PDL=self.dependent,
             num_warps=1,
             **self.launch,
         )
 
     def attention(self, layer: int) -> None:
-        shape = self.shape
-        attention_kernel[(self.sequences, shape.kv_heads, self.splits)](
+        shape, glue = self.shape, self.glue
+        attention_kernel[(self.sequences, shape.kv_heads, glue.splits)](
             self.query,
             self.keys[layer],
             self.values[layer],
@@ -158,26 +173,26 @@ class Decoder:
             self.parts,
             self.part_stats,
             self.capacity,
-            self.splits,
+            glue.splits,
             shape.head_dim**-0.5 * LOG2_E,
             KV_HEADS=shape.kv_heads,
             GROUP=shape.group,
             ROWS=16,
             DIM=shape.head_dim,
-            KEYS=self.keys_per_step,
-            WHOLE=self.splits == 1,
+            KEYS=glue.keys,
+            WHOLE=glue.splits == 1,
             PDL=self.dependent,
             INTERPRETED=not self.cuda,
             num_warps=4,
-            num_stages=3,
-            **self.launch,
+            num_stages=glue.stages,
+            **(self.launch if glue.early_attention else {}),
         )
-        if self.splits > 1:
+        if glue.splits > 1:
             combine_kernel[(self.sequences * shape.heads,)](
                 self.parts,
                 self.part_stats,
                 self.attended,
-                self.splits,
+                glue.splits,
                 DIM=shape.head_dim,
                 MOST_SPLITS=MOST_SPLITS,
                 PDL=self.dependent,
@@ -211,23 +226,14 @@ class Decoder:
             num_warps=1,
         )
 
-    @contextlib.contextmanager
-    def _beside(self) -> Iterator[None]:
-        """On the side stream, after what the main one has now."""
-        assert self.side is not None
-        self.side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.side):
-            yield
-
-    def _prefetch(self, layer: int) -> None:
-        """Weights that come after attention, which leaves the memory idle where sequences are few."""
-        of_output, of_gate_up = self.prefetch
-        if self.side is None or not of_output:
-            return
-        with self._beside():
-            uw.prefetch_l2(self.weights.packed["o"][layer], 0, of_output)
-            if of_gate_up:
-                uw.prefetch_l2(self.weights.packed["gate_up"][layer], 0, of_gate_up)
+    def _ahead(self, layer: int) -> list[torch.Tensor]:
+        """Of the weights after attention, which leaves the memory idle where sequences are few: what to ask for."""
+        left, wanted = self.glue.ahead_mib << 20, []
+        for name in ("o", "gate_up"):
+            weight = self.linears.weights[name][layer].view(torch.uint8).view(-1)
+            wanted.append(weight[: min(left, weight.numel())])
+            left -= wanted[-1].numel()
+        return wanted
 
     # ---- the model --------------------------------------------------------------------------------------------------
 
@@ -243,7 +249,6 @@ class Decoder:
         self._norm(None, 0)
         for layer in range(self.shape.layers):
             qkv = self.linears("qkv", layer, self.x, self.tokens)
-            self._prefetch(layer)
             self._rope(qkv, layer, per_sequence)
             attend(layer)
             self._norm(self.linears("o", layer, self.attended, self.tokens), 2 * layer + 1)
@@ -254,8 +259,6 @@ class Decoder:
         """The next token of every sequence, into `ids`; returns the logits."""
         self._layers(self.attention, 1)
         logits = self.linears("head", 0, self.x, self.tokens)[: self.tokens]
-        if self.side is not None and self.prefetch[0]:
-            torch.cuda.current_stream().wait_stream(self.side)
         self._argmax(logits)
         return logits
 

@@ -23,9 +23,6 @@ from timing import Budget, Graph, interleaved_ms, median, say
 PADDED_TOKENS = (16, 32, 64)  #: more tokens than there are, where cuBLAS is faster with them
 MOST_PADDED = max(PADDED_TOKENS)
 
-#: (name of the matrix, layer, activations of at least MOST_PADDED rows or `tokens`, tokens) -> [tokens or more, N]
-Linears = Callable[[str, int, torch.Tensor, int], torch.Tensor]
-
 
 def use_blas(name: str) -> None:
     if torch.cuda.is_available():
@@ -33,7 +30,8 @@ def use_blas(name: str) -> None:
 
 
 class Dense:
-    """BF16. `choice`: by the matrix's name ("cublas" | "cublaslt", tokens) or ("gemv", block)."""
+    """BF16. Called with a matrix's name, the layer, activations of at least MOST_PADDED rows or `tokens`, and tokens;
+    returns [tokens or more, N]. `choice`: by the matrix's name ("cublas" | "cublaslt", tokens) or ("gemv", block)."""
 
     def __init__(self, weights: Weights, choice: dict[str, tuple[str, Any]] | None = None) -> None:
         self.weights = weights.dense
@@ -49,7 +47,7 @@ class Dense:
 
 
 class Packed:
-    """Packed weights, by the operator that users call."""
+    """Packed weights, by the operator that users call. Called as Dense is."""
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights.packed
@@ -126,8 +124,8 @@ def dense_choice(tuned: dict[str, dict[str, Any]]) -> dict[str, tuple[str, Any]]
 class Measured:
     """A plan of measured configurations, by rows, columns and tokens; the library's rules for all else."""
 
-    def __init__(self) -> None:
-        self.configs: dict[tuple[int, int, int], Any] = {}
+    def __init__(self, configs: dict[tuple[int, int, int], Any] | None = None) -> None:
+        self.configs = configs or {}
         self._rules = uw.Rules()
 
     def choose(self, weight: Any, tokens: int) -> Choice:
@@ -142,7 +140,7 @@ def _config(strips: int, stages: int, split: int, warpgroup: int) -> Any:
     return config
 
 
-def _describe(config: Any) -> dict[str, int]:
+def describe(config: Any) -> dict[str, int]:
     return {name: getattr(config, name) for name in ("strips", "stages", "split", "warpgroup")}
 
 
@@ -167,16 +165,17 @@ class _Only:
         return Choice("fused", self.config)
 
 
-def tune_packed(weights: Weights, batches: list[int], budget: Budget) -> tuple[Measured, dict[int, dict[str, Any]]]:
-    """The best configuration of each matrix for each number of tokens, in a chain of dependent launches."""
-    plan, found = Measured(), {batch: {} for batch in batches}
+def tune_packed(weights: Weights, batches: list[int], budget: Budget) -> tuple[dict, dict[int, dict[str, Any]]]:
+    """By tokens and matrix: the best configurations in a chain of dependent launches, best first; and the times."""
+    configs: dict[int, dict[str, list[Any]]] = {batch: {} for batch in batches}
+    found: dict[int, dict[str, Any]] = {batch: {} for batch in batches}
     if not torch.cuda.is_available():
-        return plan, found
+        return configs, found
     linears = Packed(weights)
     for batch, name in itertools.product(batches, weights.packed):
         if not budget.allows(f"tuning {name} for {batch} tokens", 20):
             continue
-        rows, cols = weights.shape.matrices[name]
+        cols = weights.shape.matrices[name][1]
         x = torch.randn(batch, cols, device="cuda", dtype=torch.bfloat16)
         blob = device_blob(weights.packed[name][0])
         layers = len(weights.packed[name]) if name in LAYER_MATRICES else 1
@@ -191,10 +190,10 @@ def tune_packed(weights: Weights, batches: list[int], budget: Budget) -> tuple[M
         close = dict.fromkeys(sorted(times, key=times.__getitem__)[:4])
         close["rules"] = None
         final = _time_us({key: lambda i, p=plans[key]: call(i, p) for key in close}, layers, 5, 2)
-        best = min(final, key=final.__getitem__)
-        plan.configs[rows, cols, batch] = candidates[best]
-        found[batch][name] = {"config": _describe(candidates[best]), "us": final[best], "rules_us": final["rules"]}
+        order = sorted(final, key=final.__getitem__)
+        best, configs[batch][name] = order[0], [candidates[key] for key in order]
+        found[batch][name] = {"config": describe(candidates[best]), "us": final[best], "rules_us": final["rules"]}
         for packed in weights.packed[name]:
             device_blob(packed).choices.clear()  # of the search
     say("packed configurations tuned")
-    return plan, found
+    return configs, found

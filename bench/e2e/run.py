@@ -7,7 +7,7 @@
 Everything runs in one process and by turns, but for `storage`, whose two kinds have a process each:
 
     decode    tokens/s at 1 to 64 sequences of 1024 tokens: the strongest BF16 recipe known, and the same recipe with
-              packed weights (decoder.py, linears.py)
+              packed weights (decoder.py, linears.py), both with the settings that a search found best (search.py)
     prompt    first token after 512, 2048 and 8192 tokens, the same two
     plain     transformers with static cache, torch.compile and a CUDA graph: BF16, and packed
     storage   loading from files, memory, models on the card, exactness (storage.py)
@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,10 @@ import triton
 import unweight
 import unweight.torch as uw
 
-from decoder import PREFETCH, Decoder
-from linears import Dense, Measured, Packed, dense_choice, tune_dense, tune_packed, use_blas
+from decoder import Decoder, Glue
+from linears import Dense, Measured, Packed, dense_choice, describe, tune_dense, tune_packed, use_blas
 from plain import StaticStep, build, logits_after
+from search import Settings, descend
 from shape import SHAPES, Weights, synthesise
 from timing import Budget, Graph, gib, interleaved_ms, median, relative_error, say, spread, synchronise, wall_ms
 
@@ -58,7 +60,7 @@ class Run:
         self.record: dict[str, Any] = {"facts": facts(options)}
         self.weights: Weights | None = None
         self.choices: dict[int, dict[str, Any]] = {}
-        self.plan = Measured()
+        self.configs: dict[int, dict[str, list[Any]]] = {}  #: by tokens and matrix, the best first
 
     def save(self) -> None:
         self.options.out.write_text(json.dumps(self.record, indent=1) + "\n")
@@ -76,7 +78,7 @@ class Run:
         batches = self.options.batches
         tuned = tune_dense(self.weights, batches)
         self.choices = {batch: dense_choice(of_batch) for batch, of_batch in tuned.items()}
-        self.plan, packed = tune_packed(self.weights, batches, self.budget)
+        self.configs, packed = tune_packed(self.weights, batches, self.budget)
         self.record["linears"] = {str(batch): {"dense": tuned[batch], "packed": packed[batch]} for batch in batches}
         for batch in batches:
             say(
@@ -87,6 +89,12 @@ class Run:
                     for name, best in tuned[batch].items()
                 ),
             )
+
+    def plan(self, batch: int, settings: Settings | None = None) -> Measured:
+        """The best configurations for so many tokens, or those of `settings`, by the matrices' names."""
+        best = {name: configs[0] for name, configs in self.configs.get(batch, {}).items()} | (settings or {})
+        shapes = self.shape.matrices
+        return Measured({(*shapes[name], batch): best[name] for name in shapes if name in best})
 
 
 def facts(options: argparse.Namespace) -> dict[str, Any]:
@@ -125,24 +133,60 @@ def first_ids(batch: int, vocabulary: int, device: str) -> torch.Tensor:
 # ---- decoding -------------------------------------------------------------------------------------------------------
 
 
-def decode_variants(run: Run, batch: int, base: Decoder) -> dict[str, Decoder]:
-    packed = Packed(run.weights)
-    variants = {
+def glue_alternatives(batch: int, kv_heads: int, dependent: bool) -> dict[str, list[Any]]:
+    """What a search tries of Glue's fields."""
+    splits = [n for n in (1, 2, 4, 8, 16, 24, 32) if n == 1 or 100 <= batch * kv_heads * n <= 2200]
+    of_dependent = {"early_attention": [False]} if dependent else {}
+    return {"splits": splits, "keys": [32, 64], "stages": [2, 4], **of_dependent, "ahead_mib": [16, 22, 32, 44]}
+
+
+def search_settings(run: Run, batch: int, kind: Decoder, *, packed: bool, context: int, ids: torch.Tensor) -> Settings:
+    """The best of glue, and of configurations of packed weights, for the whole step."""
+    fields = list(Glue.__dataclass_fields__)
+    start = {name: getattr(kind.glue, name) for name in fields}
+    alternatives = glue_alternatives(batch, run.shape.kv_heads, kind.glue.dependent)
+    if packed:
+        configs = run.configs.get(batch, {})
+        start |= {name: of_matrix[0] for name, of_matrix in configs.items()}
+        alternatives |= configs
+
+    def capture(settings: Settings) -> Graph:
+        glue = Glue(**{name: settings[name] for name in fields})
+        with uw.use_plan(run.plan(batch, settings)):
+            return Graph(kind.variant(kind.linears, glue, packed_embedding=packed).step)
+
+    return descend(start, alternatives, capture, partial(kind.reset, context, ids), lambda: run.budget.left() > 5)
+
+
+def decode_variants(
+    run: Run, batch: int, base: Decoder, context: int, ids: torch.Tensor
+) -> dict[str, tuple[Decoder, Measured, Settings]]:
+    """Each with its plan, and what to report of its settings."""
+    dependent = replace(base.glue, dependent=True)
+    kinds = {
         "bf16": base,
-        "bf16, dependent glue": base.variant(base.linears, dependent=True),
-        "packed, no dependent glue": base.variant(packed, dependent=False, packed_embedding=True),
+        "bf16, dependent": base.variant(base.linears, dependent),
+        "packed": base.variant(Packed(run.weights), dependent, packed_embedding=True),
     }
-    for prefetch in PREFETCH:
-        variants[f"packed, prefetch {prefetch}"] = base.variant(
-            packed, dependent=True, prefetch=prefetch, packed_embedding=True
-        )
+    variants = {
+        "bf16, recipe as it was": (base, run.plan(batch), {}),
+        "packed, glue as it was": (kinds["packed"], run.plan(batch), {}),
+        "packed, not dependent": (kinds["packed"].variant(Packed(run.weights), base.glue), run.plan(batch), {}),
+    }
+    for name, kind in kinds.items():
+        packed = name == "packed"
+        found = search_settings(run, batch, kind, packed=packed, context=context, ids=ids)
+        glue = Glue(**{field: found[field] for field in Glue.__dataclass_fields__})
+        variant = kind.variant(kind.linears, glue, packed_embedding=packed)
+        shown = {k: v if isinstance(v, (bool, int)) else describe(v) for k, v in found.items()}
+        variants[name] = (variant, run.plan(batch, found if packed else None), shown)
     return variants
 
 
 def part_decode(run: Run) -> None:
     context, rows = run.options.context, {}
     for batch in run.options.batches:
-        if not run.budget.allows(f"decoding {batch} sequences", 12):
+        if not run.budget.allows(f"decoding {batch} sequences", 25):
             continue
         base = Decoder(run.weights, Dense(run.weights, run.choices[batch]), batch, context + 64)
         base.fill_cache(context)
@@ -151,26 +195,26 @@ def part_decode(run: Run) -> None:
         if batch in (1, 4):
             keys, values = base.context(context)
             reference = logits_after(build(run.weights, packed=False), keys, values, ids)
-        checks, graphs, resets, found = {}, {}, {}, {}
-        with uw.use_plan(run.plan):
-            for name, variant in decode_variants(run, batch, base).items():
-                variant.reset(context, ids)
+        checks, graphs, resets, found, settings = {}, {}, {}, {}, {}
+        for name, (variant, plan, settings[name]) in decode_variants(run, batch, base, context, ids).items():
+            variant.reset(context, ids)
+            with uw.use_plan(plan):
                 graph = Graph(variant.step)
-                runs = []
-                for _ in range(2):
-                    variant.reset(context, ids)
-                    runs.append((graph.run().clone(), variant.ids.clone()))
-                found[name] = runs[0][0]
-                checks[name] = {
-                    "same_twice": bool(torch.equal(runs[0][0], runs[1][0]) and torch.equal(*[r[1] for r in runs]))
-                }
-                graphs[name] = graph
-                resets[name] = partial(variant.reset, context, ids)
-            linears = {
-                "bf16": Graph(base.only_linears),
-                "packed": Graph(base.variant(Packed(run.weights), dependent=True).only_linears),
+            runs = []
+            for _ in range(2):
+                variant.reset(context, ids)
+                runs.append((graph.run().clone(), variant.ids.clone()))
+            found[name] = runs[0][0]
+            checks[name] = {
+                "same_twice": bool(torch.equal(runs[0][0], runs[1][0]) and torch.equal(*[r[1] for r in runs]))
             }
+            graphs[name] = graph
+            resets[name] = partial(variant.reset, context, ids)
+        with uw.use_plan(run.plan(batch)):
+            packed_linears = base.variant(Packed(run.weights), replace(base.glue, dependent=True))
+            linears = {"bf16": Graph(base.only_linears), "packed": Graph(packed_linears.only_linears)}
         for name, logits in found.items():
+            checks[name]["settings"] = settings[name]
             checks[name]["error_to_bf16"] = relative_error(logits, found["bf16"])
             if reference is not None:
                 checks[name]["error_to_transformers"] = relative_error(logits, reference)
@@ -178,12 +222,13 @@ def part_decode(run: Run) -> None:
         of_linears = interleaved_ms({n: g.run for n, g in linears.items()}, repeats=run.options.steps)
         rows[str(batch)] = summary = summarise_decode(batch, times, checks, of_linears)
         say(
-            f"decode {batch:2d}: bf16 {summary['bf16_ms']:.3f} ms, packed {summary['packed_ms']:.3f} ms "
-            f"({summary['packed']}), {summary['ratio']:.3f}; linears {summary['linears_ms']}"
+            f"decode {batch:2d}: bf16 {summary['bf16_ms']:.3f} ms ({summary['bf16']}), packed "
+            f"{summary['packed_ms']:.3f} ms ({summary['packed']}), {summary['ratio']:.3f}; "
+            f"linears {summary['linears_ms']}"
         )
         run.record["decode"] = rows
         run.save()
-        del base, graphs, linears, resets, found
+        del base, graphs, linears, resets, found, packed_linears
         if run.device == "cuda":
             torch.cuda.empty_cache()
 
@@ -225,9 +270,9 @@ def part_prompt(run: Run) -> None:
         base.ids.copy_(first_ids(length, run.shape.vocabulary, run.device))
         variants = {
             "bf16, cublas": (base, "cublas", None),
-            "bf16, cublaslt": (base.variant(_CublasLt(run.weights), dependent=False), "cublaslt", None),
+            "bf16, cublaslt": (base.variant(_CublasLt(run.weights), base.glue), "cublaslt", None),
         }
-        packed = base.variant(Packed(run.weights), dependent=False, packed_embedding=True)
+        packed = base.variant(Packed(run.weights), base.glue, packed_embedding=True)
         plans: dict[str, Any] = {"rules": uw.Rules(), "fused": uw.Rules(fused_tokens=65536), "decoded": uw.Decoded()}
         for name, plan in plans.items():
             variants[f"packed, {name}"] = (packed, "default", plan)
@@ -292,7 +337,7 @@ def part_plain(run: Run) -> None:
         ids = first_ids(batch, run.shape.vocabulary, run.device)
         steps, graphs, found, first_call = {}, {}, {}, {}
         compile_with = (lambda f: torch.compile(f, fullgraph=True, dynamic=False)) if compiled else None
-        with uw.use_plan(run.plan):
+        with uw.use_plan(run.plan(batch)):
             for name, model in models.items():
                 torch._dynamo.reset()
                 steps[name] = StaticStep(model, keys, values, context + 64, compile_with)

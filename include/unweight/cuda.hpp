@@ -208,7 +208,11 @@ struct MatmulProblem {
 [[nodiscard]] std::size_t matmul_workspace_bytes(const DeviceBlob& weight) noexcept;
 
 /// A configuration that suits the shape, found by rules, not by measuring; never with dependent_launch, which the
-/// caller may set. It may need a workspace. Errors: kInvalidArgument (tokens above kMaxMatmulTokens).
+/// caller may set. It may need a workspace. Looks at no device. Errors: kInvalidArgument (tokens above
+/// kMaxMatmulTokens, shape beyond the kernels' limits).
+[[nodiscard]] Result<MatmulConfig> choose_matmul_config(const MatmulProblem& problem);
+
+/// The same for a weight on its device.
 [[nodiscard]] Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_t tokens);
 
 /// Multiplies. Asynchronous: enqueues one kernel on `stream`. Allocates nothing, never synchronises, and may be

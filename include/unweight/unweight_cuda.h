@@ -278,6 +278,103 @@ unweight_status unweight_linear_notes(const unweight_linear* linear, char* text,
 unweight_status unweight_linear_run(const unweight_linear* linear, const unweight_matmul_arguments* arguments,
                                     uint16_t* scratch, void* stream);
 
+/* ---- which choice, without anything that runs -------------------------------------------------------------------- */
+
+/* For callers with multiplications of their own for decoded weights, and for tools. Nothing here needs a GPU, but where
+ * it says so. */
+
+/** How to multiply: as Pipeline in <unweight/plan.hpp>. */
+enum {
+  UNWEIGHT_PIPELINE_FUSED = 0,   /**< unweight_matmul() */
+  UNWEIGHT_PIPELINE_DECODED = 1, /**< unweight_device_decode(), then a multiplication with dense weights */
+  UNWEIGHT_PIPELINE_RAW = 2      /**< a multiplication with the dense weights of a raw blob */
+};
+
+/** Where a choice comes from: as ChoiceSource in <unweight/plan.hpp>. */
+enum {
+  UNWEIGHT_CHOICE_OVERRIDE = 0,      /**< the caller's own */
+  UNWEIGHT_CHOICE_PLAN = 1,          /**< the caller's plan */
+  UNWEIGHT_CHOICE_BUILTIN_TABLE = 2, /**< the library's table for this GPU */
+  UNWEIGHT_CHOICE_COST_MODEL = 3,    /**< rules */
+  UNWEIGHT_CHOICE_FALLBACK = 4       /**< a configuration that is legal for every problem */
+};
+
+/** How many of a tiled blob's values are exceptions: as ExceptionClass in <unweight/plan.hpp>. */
+enum { UNWEIGHT_EXCEPTIONS_USUAL = 0, UNWEIGHT_EXCEPTIONS_MANY = 1, UNWEIGHT_EXCEPTIONS_DENSE = 2 };
+
+/** What of a weight its choices depend on. */
+typedef struct unweight_weight_class {
+  uint64_t struct_size; /**< set by the caller */
+  uint64_t rows;        /**< N; of a batch of matrices, those of one */
+  uint64_t cols;        /**< K */
+  uint32_t layout;      /**< UNWEIGHT_LAYOUT_RAW or UNWEIGHT_LAYOUT_TILED */
+  uint32_t exceptions;  /**< UNWEIGHT_EXCEPTIONS_*; of a raw blob 0 */
+  uint64_t reserved;    /**< 0 */
+} unweight_weight_class;
+
+/**
+ * That of a blob on the GPU.
+ *
+ * @param device_blob   the blob
+ * @param weight_class  filled in on success; struct_size set by the caller
+ */
+unweight_status unweight_device_blob_class(const unweight_device_blob* device_blob,
+                                           unweight_weight_class* weight_class);
+
+/** A cublaslt of unweight_device_facts: whatever algorithm a plan names is what the caller wants to know. */
+#define UNWEIGHT_ANY_CUBLASLT UINT64_MAX
+
+/** What of a device choices depend on. */
+typedef struct unweight_device_facts {
+  uint64_t struct_size;
+  const char* gpu;          /**< as the driver names it, "NVIDIA H200"; NULL: ask the current device */
+  uint32_t multiprocessors; /**< 1 or more; with gpu == NULL 0 */
+  uint32_t reserved;        /**< 0 */
+  uint64_t cublaslt;        /**< version of the cuBLASLt that will follow the choice, by whose algorithms a plan's are
+                                 replaced if it was made with another one; UNWEIGHT_ANY_CUBLASLT; 0: none, only fused
+                                 choices */
+} unweight_device_facts;
+
+/** What was chosen, and where to write what is longer. */
+typedef struct unweight_choice {
+  uint64_t struct_size;           /**< set by the caller */
+  unweight_matmul_config* config; /**< set by the caller, or NULL: receives the configuration of the fused kernel; of
+                                     the other pipelines, that for operands which do not suit them. Its struct_size is
+                                     set by the caller, too */
+  char* notes;                    /**< set by the caller, or NULL: receives what could not be used of the plan and the
+                                       tables, and why, a line each, and a terminating zero; cut where there is no room,
+                                       empty if nothing */
+  size_t notes_bytes;             /**< set by the caller: size of `notes` */
+  uint32_t pipeline;              /**< UNWEIGHT_PIPELINE_* */
+  uint32_t source;                /**< UNWEIGHT_CHOICE_* */
+  uint32_t first_tokens;          /**< it holds from here ... */
+  uint32_t last_tokens;           /**< ... to here */
+  uint32_t cell_tokens;           /**< the cell of the plan or table that it stands in; 0: none */
+  uint32_t keeps_raw;             /**< 1: the plan suits the device and keeps the tensor of the name given raw, so that
+                                       its layout is to become raw when it is loaded; otherwise 0 */
+  uint64_t algorithm[8];          /**< of decoded and raw: the words of a cublasLtMatmulAlgo_t; all 0: the first that
+                                       cuBLASLt proposes */
+} unweight_choice;
+
+/**
+ * What unweight_linear_run() would do for a number of tokens, by the same search: overrides, the plan, the library's
+ * table, rules. Where the operands do not suit cuBLASLt, or that has nothing for them, the fused kernel runs in place
+ * of it. What is found holds for first_tokens to last_tokens.
+ *
+ * @param weight       one matrix; for a batch of several, options->no_scratch says what Linear goes by
+ * @param device       the device; or NULL: the current one, with UNWEIGHT_ANY_CUBLASLT
+ * @param options      as for unweight_linear_create(), or NULL
+ * @param tensor_name  for keeps_raw; or NULL
+ * @param tokens       1 to UNWEIGHT_MAX_MATMUL_TOKENS
+ * @param choice       filled in on success
+ *
+ * Errors: UNWEIGHT_INVALID_ARGUMENT (what is out of range; an override, or an entry of the plan for this weight, that
+ * is not legal); UNWEIGHT_NO_DEVICE and UNWEIGHT_CUDA only where the current device is asked.
+ */
+unweight_status unweight_choose(const unweight_weight_class* weight, const unweight_device_facts* device,
+                                const unweight_linear_options* options, const char* tensor_name, uint32_t tokens,
+                                unweight_choice* choice);
+
 /* ---- the distribution form -------------------------------------------------------------------------------------- */
 
 /** A distribution blob in device memory whose header and tables have been validated. It owns no device memory. */

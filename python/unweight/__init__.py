@@ -3,6 +3,7 @@
 
     unweight.compress("model", "bundle")           # whole checkpoints (unweight.checkpoint)
     unweight.blob.encode(array)                    # one tensor, NumPy (unweight.blob)
+    unweight.plan.PlanFile                         # plans of `unweight tune` (unweight.plan)
     unweight.torch.Linear                          # packed layers (needs PyTorch)
     import unweight.transformers                   # from_pretrained() loads bundles (needs transformers)
 
@@ -11,7 +12,7 @@ Importing this package needs NumPy alone.
 
 from __future__ import annotations
 
-from . import blob, checkpoint, errors
+from . import blob, checkpoint, errors, plan
 from ._library import has_cuda_part
 from ._library import version as library_version
 from .checkpoint import compress, decompress, finish, inspect, transcode, verify
@@ -29,6 +30,7 @@ __all__ = [
     "has_cuda_part",
     "inspect",
     "library_version",
+    "plan",
     "transcode",
     "verify",
 ]

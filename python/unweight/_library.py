@@ -203,6 +203,103 @@ class MatmulArguments(ctypes.Structure):
     ]
 
 
+class WeightClass(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_uint64),
+        ("rows", c_uint64),
+        ("cols", c_uint64),
+        ("layout", c_uint32),
+        ("exceptions", c_uint32),
+        ("reserved", c_uint64),
+    ]
+
+
+class LinearOptions(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_uint64),
+        ("plan", c_void_p),
+        ("overrides", c_void_p),
+        ("override_tokens", c_void_p),
+        ("override_count", c_size_t),
+        ("dependent_launch", c_uint32),
+        ("no_scratch", c_uint32),
+        ("no_cublas", c_uint32),
+        ("no_builtin_tables", c_uint32),
+        ("reserved", c_uint64),
+    ]
+
+
+class DeviceFacts(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_uint64),
+        ("gpu", c_char_p),
+        ("multiprocessors", c_uint32),
+        ("reserved", c_uint32),
+        ("cublaslt", c_uint64),
+    ]
+
+
+class ChoiceStruct(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_uint64),
+        ("config", POINTER(MatmulConfig)),
+        ("notes", c_char_p),
+        ("notes_bytes", c_size_t),
+        ("pipeline", c_uint32),
+        ("source", c_uint32),
+        ("first_tokens", c_uint32),
+        ("last_tokens", c_uint32),
+        ("cell_tokens", c_uint32),
+        ("keeps_raw", c_uint32),
+        ("algorithm", c_uint64 * 8),
+    ]
+
+
+class RefineProgressStruct(ctypes.Structure):
+    _fields_ = [
+        ("tried", c_uint64),
+        ("total", c_uint64),
+        ("seconds", c_double),
+        ("first_us", c_double),
+        ("best_us", c_double),
+        ("current", c_char_p),
+    ]
+
+
+ANY_CUBLASLT = 2**64 - 1
+STEP_TIMER = ctypes.CFUNCTYPE(c_double, c_void_p, c_void_p)
+REFINE_CALLBACK = ctypes.CFUNCTYPE(c_int, c_void_p, POINTER(RefineProgressStruct))
+
+
+class RefineOptions(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_uint64),
+        ("step_us", STEP_TIMER),
+        ("progress", REFINE_CALLBACK),
+        ("context", c_void_p),
+        ("tokens", POINTER(c_uint32)),
+        ("token_count", c_size_t),
+        ("seconds", c_double),
+        ("least_gain", c_double),
+        ("rounds", c_uint32),
+        ("passes", c_uint32),
+        ("reserved", c_uint64),
+    ]
+
+
+class RefineReportStruct(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_uint64),
+        ("first_us", c_double),
+        ("best_us", c_double),
+        ("seconds", c_double),
+        ("tried", c_uint64),
+        ("accepted", c_uint64),
+        ("stopped", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
 _CODEC_FUNCTIONS: dict[str, list[Any]] = {
     "unweight_inspect": [c_void_p, c_size_t, POINTER(BlobInfo)],
     "unweight_verify_blob": [c_void_p, c_size_t, c_uint, POINTER(BlobInfo)],
@@ -232,17 +329,32 @@ _CODEC_FUNCTIONS: dict[str, list[Any]] = {
     "unweight_inspect_path": [c_char_p, POINTER(InspectOptions), POINTER(c_void_p)],
     "unweight_inspection_summary": [c_void_p, POINTER(InspectSummary)],
     "unweight_inspection_tensor": [c_void_p, c_uint64, POINTER(TensorReport)],
+    "unweight_plan_read": [c_char_p, POINTER(c_void_p)],
+    "unweight_plan_parse": [c_char_p, c_size_t, POINTER(c_void_p)],
+    "unweight_plan_write": [c_void_p, c_char_p],
+    "unweight_plan_text": [c_void_p, c_char_p, c_size_t, POINTER(c_size_t)],
+    "unweight_plan_keeps_raw": [c_void_p, c_char_p, POINTER(c_int)],
+    "unweight_plan_refine": [c_void_p, POINTER(RefineOptions), POINTER(RefineReportStruct)],
 }
 
 _CUDA_FUNCTIONS: dict[str, list[Any]] = {
     "unweight_device_blob_create": [c_void_p, c_size_t, c_void_p, POINTER(c_void_p)],
     "unweight_device_blob_open": [c_void_p, c_size_t, c_void_p, POINTER(c_void_p)],
     "unweight_device_blob_shape": [c_void_p, POINTER(MatrixShape)],
+    "unweight_device_blob_class": [c_void_p, POINTER(WeightClass)],
     "unweight_device_decode": [c_void_p, c_void_p, c_uint64, c_void_p],
     "unweight_device_gather_rows": [c_void_p, c_void_p, c_size_t, c_void_p, c_uint64, c_void_p],
     "unweight_device_prefetch_l2": [c_void_p, c_uint64, c_uint64, c_void_p],
     "unweight_matmul_can_implement": [c_void_p, c_uint32, POINTER(MatmulConfig)],
     "unweight_matmul_choose_config": [c_void_p, c_uint32, POINTER(MatmulConfig)],
+    "unweight_choose": [
+        POINTER(WeightClass),
+        POINTER(DeviceFacts),
+        POINTER(LinearOptions),
+        c_char_p,
+        c_uint32,
+        POINTER(ChoiceStruct),
+    ],
     "unweight_matmul_workspace_bytes": [c_void_p, POINTER(c_size_t)],
     "unweight_stream_capture": [c_void_p, POINTER(c_uint64)],
     "unweight_stream_capture_lease": [c_void_p, POINTER(c_uint32)],
@@ -276,8 +388,9 @@ def library() -> ctypes.CDLL:
             tried.append(str(error))
             continue
         _declare(found, _CODEC_FUNCTIONS)
-        found.unweight_inspection_destroy.argtypes = [c_void_p]
-        found.unweight_inspection_destroy.restype = None
+        for name in ("unweight_inspection_destroy", "unweight_plan_destroy"):
+            getattr(found, name).argtypes = [c_void_p]
+            getattr(found, name).restype = None
         for name in ("unweight_version_string", "unweight_last_error_message"):
             getattr(found, name).argtypes = []
             getattr(found, name).restype = c_char_p

@@ -23,6 +23,7 @@ using unweight::Result;
 using unweight::capi::check_array;
 using unweight::capi::check_object;
 using unweight::capi::check_struct;
+using unweight::capi::fill_config;
 using unweight::capi::guarded;
 using unweight::capi::read_struct;
 using unweight::capi::to_arguments;
@@ -90,6 +91,16 @@ Result<MatmulConfig> to_config(const unweight_matmul_config* config, const char*
                       .split = *split,
                       .dependent_launch = *dependent_launch,
                       .warpgroup = *warpgroup};
+}
+
+Result<void> fill_config(const MatmulConfig& from, unweight_matmul_config* config, const char* name) {
+  if (auto ok = check_struct(config, kFirstConfigBytes, name); !ok) return ok;
+  const std::uint64_t size = std::min<std::uint64_t>(config->struct_size, sizeof *config);
+  const unweight_matmul_config filled{
+      size, from.strips, from.stages, from.split ? 1U : 0U, from.dependent_launch ? 1U : 0U, from.warpgroup ? 1U : 0U,
+      0};
+  std::memcpy(config, &filled, size);
+  return {};
 }
 
 Result<MatmulArguments> to_arguments(const unweight_matmul_arguments* arguments) {
@@ -182,16 +193,7 @@ unweight_status unweight_matmul_choose_config(const unweight_device_blob* device
     if (auto ok = check_struct(config, kFirstConfigBytes, "config"); !ok) return ok;
     const auto chosen = unweight::choose_matmul_config(blob, tokens);
     if (!chosen) return tl::unexpected(chosen.error());
-    const std::uint64_t size = std::min<std::uint64_t>(config->struct_size, sizeof *config);
-    const unweight_matmul_config filled{size,
-                                        chosen->strips,
-                                        chosen->stages,
-                                        chosen->split ? 1U : 0U,
-                                        chosen->dependent_launch ? 1U : 0U,
-                                        chosen->warpgroup ? 1U : 0U,
-                                        0};
-    std::memcpy(config, &filled, size);
-    return {};
+    return fill_config(*chosen, config, "config");
   });
 }
 

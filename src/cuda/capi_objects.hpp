@@ -25,6 +25,9 @@ inline cudaStream_t to_stream(void* stream) { return static_cast<cudaStream_t>(s
 /// A configuration of the caller's, checked as far as C++ types would have checked it.
 [[nodiscard]] Result<MatmulConfig> to_config(const unweight_matmul_config* config, const char* name);
 
+/// Fills in a configuration of the caller's, whose struct_size says how much of it there is.
+[[nodiscard]] Result<void> fill_config(const MatmulConfig& from, unweight_matmul_config* config, const char* name);
+
 [[nodiscard]] Result<MatmulArguments> to_arguments(const unweight_matmul_arguments* arguments);
 
 }  // namespace unweight::capi

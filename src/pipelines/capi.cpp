@@ -8,8 +8,11 @@
 #include <cstring>
 #include <cuda/capi_objects.hpp>
 #include <fmt/format.h>
+#include <iterator>
+#include <pipelines/choices.hpp>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <type_traits>
 #include <unweight/pipelines.hpp>
 #include <utility>
@@ -21,15 +24,24 @@ struct unweight_linear {
 
 namespace {
 
+using unweight::ChoiceSource;
+using unweight::CublasAlgorithm;
 using unweight::ErrorCode;
+using unweight::ExceptionClass;
 using unweight::fail;
 using unweight::Linear;
+using unweight::Pipeline;
 using unweight::Result;
+using unweight::WeightClass;
 using unweight::capi::check_array;
 using unweight::capi::check_object;
+using unweight::capi::check_struct;
+using unweight::capi::fill_config;
 using unweight::capi::guarded;
 using unweight::capi::read_struct;
 using unweight::capi::to_bool;
+using unweight::pipelines::ChoiceProblem;
+using unweight::tune::ChoiceTable;
 
 // What programs have compiled in: members never move.
 static_assert(std::is_trivial_v<unweight_linear_options> && std::is_standard_layout_v<unweight_linear_options>);
@@ -43,8 +55,53 @@ static_assert(offsetof(unweight_linear_options, no_cublas) == 48);
 static_assert(offsetof(unweight_linear_options, no_builtin_tables) == 52);
 static_assert(offsetof(unweight_linear_options, reserved) == 56);
 
-constexpr std::uint64_t kFirstOptionsBytes = 64;  // sizeof() in the release that introduced it
+static_assert(std::is_trivial_v<unweight_weight_class> && std::is_standard_layout_v<unweight_weight_class>);
+static_assert(offsetof(unweight_weight_class, rows) == 8);
+static_assert(offsetof(unweight_weight_class, cols) == 16);
+static_assert(offsetof(unweight_weight_class, layout) == 24);
+static_assert(offsetof(unweight_weight_class, exceptions) == 28);
+static_assert(std::is_trivial_v<unweight_device_facts> && std::is_standard_layout_v<unweight_device_facts>);
+static_assert(offsetof(unweight_device_facts, gpu) == 8);
+static_assert(offsetof(unweight_device_facts, multiprocessors) == 16);
+static_assert(offsetof(unweight_device_facts, cublaslt) == 24);
+static_assert(std::is_trivial_v<unweight_choice> && std::is_standard_layout_v<unweight_choice>);
+static_assert(offsetof(unweight_choice, config) == 8);
+static_assert(offsetof(unweight_choice, notes) == 16);
+static_assert(offsetof(unweight_choice, notes_bytes) == 24);
+static_assert(offsetof(unweight_choice, pipeline) == 32);
+static_assert(offsetof(unweight_choice, source) == 36);
+static_assert(offsetof(unweight_choice, first_tokens) == 40);
+static_assert(offsetof(unweight_choice, last_tokens) == 44);
+static_assert(offsetof(unweight_choice, cell_tokens) == 48);
+static_assert(offsetof(unweight_choice, keeps_raw) == 52);
+static_assert(offsetof(unweight_choice, algorithm) == 56);
+
+// sizeof() in the release that introduced them.
+constexpr std::uint64_t kFirstOptionsBytes = 64, kFirstWeightClassBytes = 40, kFirstFactsBytes = 32,
+                        kFirstChoiceBytes = 120;
 static_assert(sizeof(unweight_linear_options) >= kFirstOptionsBytes);
+static_assert(sizeof(unweight_weight_class) >= kFirstWeightClassBytes);
+static_assert(sizeof(unweight_device_facts) >= kFirstFactsBytes);
+static_assert(sizeof(unweight_choice) >= kFirstChoiceBytes);
+
+// The numbers of C are those of C++.
+template <class Enum>
+constexpr bool is_number(Enum value, std::uint32_t number) {
+  return static_cast<std::uint32_t>(value) == number;
+}
+static_assert(is_number(Pipeline::kFused, UNWEIGHT_PIPELINE_FUSED) &&
+              is_number(Pipeline::kDecoded, UNWEIGHT_PIPELINE_DECODED) &&
+              is_number(Pipeline::kRaw, UNWEIGHT_PIPELINE_RAW));
+static_assert(is_number(ChoiceSource::kOverride, UNWEIGHT_CHOICE_OVERRIDE) &&
+              is_number(ChoiceSource::kPlan, UNWEIGHT_CHOICE_PLAN) &&
+              is_number(ChoiceSource::kBuiltinTable, UNWEIGHT_CHOICE_BUILTIN_TABLE) &&
+              is_number(ChoiceSource::kCostModel, UNWEIGHT_CHOICE_COST_MODEL) &&
+              is_number(ChoiceSource::kFallback, UNWEIGHT_CHOICE_FALLBACK));
+static_assert(is_number(ExceptionClass::kUsual, UNWEIGHT_EXCEPTIONS_USUAL) &&
+              is_number(ExceptionClass::kMany, UNWEIGHT_EXCEPTIONS_MANY) &&
+              is_number(ExceptionClass::kDense, UNWEIGHT_EXCEPTIONS_DENSE));
+static_assert(UNWEIGHT_ANY_CUBLASLT == unweight::tune::kAnyCublaslt);
+static_assert(std::size(unweight_choice{}.algorithm) == std::tuple_size_v<decltype(CublasAlgorithm::words)>);
 
 Result<void> check_tokens(std::uint32_t tokens, const char* name) {
   if (tokens >= 1 && tokens <= unweight::kMaxMatmulTokens) return {};
@@ -73,13 +130,15 @@ Result<std::vector<unweight::TokenChoice>> to_overrides(const unweight_linear_op
                   fmt::format("options->overrides[{}]: struct_size = {} is not that of the first, {}", i,
                               config->struct_size, size));
     }
-    overrides.push_back({options.override_tokens[i], {unweight::Pipeline::kFused, *read, {}}});
+    overrides.push_back({options.override_tokens[i], {Pipeline::kFused, *read, {}}});
   }
   return overrides;
 }
 
-Result<Linear> create(const unweight::DeviceBlob& blob, const unweight_linear_options* given) {
-  if (given == nullptr) return Linear::create(blob);
+/// Calls `use` with the caller's options, which may be null, as C++ has them. Returns its result, or an error.
+template <class Use>
+auto with_options(const unweight_linear_options* given, const Use& use) -> decltype(use(unweight::LinearOptions{})) {
+  if (given == nullptr) return use(unweight::LinearOptions{});
   const auto options = read_struct(given, kFirstOptionsBytes, "options");
   if (!options) return tl::unexpected(options.error());
   const auto overrides = to_overrides(*options);
@@ -91,12 +150,12 @@ Result<Linear> create(const unweight::DeviceBlob& blob, const unweight_linear_op
   for (const auto* flag : {&dependent, &no_scratch, &no_cublas, &no_tables}) {
     if (!*flag) return tl::unexpected(flag->error());
   }
-  return Linear::create(blob, {.plan = options->plan == nullptr ? nullptr : &options->plan->plan,
-                               .overrides = *overrides,
-                               .dependent_launch = *dependent,
-                               .scratch = !*no_scratch,
-                               .cublas = !*no_cublas,
-                               .builtin_tables = !*no_tables});
+  return use(unweight::LinearOptions{.plan = options->plan == nullptr ? nullptr : &options->plan->plan,
+                                     .overrides = *overrides,
+                                     .dependent_launch = *dependent,
+                                     .scratch = !*no_scratch,
+                                     .cublas = !*no_cublas,
+                                     .builtin_tables = !*no_tables});
 }
 
 /// Makes an object of what `create` returns.
@@ -123,6 +182,79 @@ Result<void> copy_text(std::string_view from, char* text, std::size_t capacity_b
   return {};
 }
 
+// ---- choices --------------------------------------------------------------------------------------------------------
+
+Result<WeightClass> to_weight_class(const unweight_weight_class* given) {
+  const auto read = read_struct(given, kFirstWeightClassBytes, "weight");
+  if (!read) return tl::unexpected(read.error());
+  if (read->rows == 0 || read->cols == 0) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("weight: {} x {} has no values to multiply with", read->rows, read->cols));
+  }
+  if (read->layout > UNWEIGHT_LAYOUT_TILED) {
+    return fail(ErrorCode::kInvalidArgument, fmt::format("weight->layout = {} must be 0 or 1", read->layout));
+  }
+  if (read->exceptions > UNWEIGHT_EXCEPTIONS_DENSE) {
+    return fail(ErrorCode::kInvalidArgument, fmt::format("weight->exceptions = {} must be 0 to 2", read->exceptions));
+  }
+  return WeightClass{read->rows, read->cols, static_cast<unweight::BlobLayout>(read->layout),
+                     static_cast<ExceptionClass>(read->exceptions)};
+}
+
+Result<ChoiceProblem> to_problem(const unweight_weight_class* weight, const unweight_device_facts* device) {
+  auto weight_class = to_weight_class(weight);
+  if (!weight_class) return tl::unexpected(weight_class.error());
+  ChoiceProblem problem{*weight_class, 1, {}, UNWEIGHT_ANY_CUBLASLT};
+  if (device != nullptr) {
+    const auto facts = read_struct(device, kFirstFactsBytes, "device");
+    if (!facts) return tl::unexpected(facts.error());
+    if ((facts->gpu == nullptr) != (facts->multiprocessors == 0)) {
+      return fail(ErrorCode::kInvalidArgument,
+                  fmt::format("device->multiprocessors = {} must be {}", facts->multiprocessors,
+                              facts->gpu == nullptr ? "0 where gpu is NULL" : "1 or more where gpu is given"));
+    }
+    problem.cublaslt = facts->cublaslt;
+    if (facts->gpu != nullptr) {
+      problem.device = {facts->gpu, facts->multiprocessors, unweight::kernel_set()};
+      return problem;
+    }
+  }
+  auto current = unweight::device_identity();
+  if (!current) return tl::unexpected(current.error());
+  problem.device = *std::move(current);
+  return problem;
+}
+
+/// Fills in what the caller's structure has room for, and what it points to.
+Result<void> fill_choice(const ChoiceTable& table, std::uint32_t tokens, bool keeps_raw, unweight_choice* choice) {
+  const std::uint32_t bucket = unweight::token_bucket(tokens);
+  const unweight::ResolvedChoice& found = table.at(tokens);
+  const bool fused = found.choice.pipeline == Pipeline::kFused;
+  unweight_choice filled{};
+  const std::uint64_t size = std::min<std::uint64_t>(choice->struct_size, sizeof filled);
+  std::memcpy(&filled, choice, static_cast<std::size_t>(size));
+  if (filled.config != nullptr) {
+    const auto& config = fused ? found.choice.config : table.fused[bucket];
+    if (auto ok = fill_config(config, filled.config, "choice->config"); !ok) return ok;
+  }
+  if (filled.notes != nullptr) {
+    if (auto ok = copy_text(fmt::format("{}", fmt::join(table.notes, "\n")), filled.notes, filled.notes_bytes); !ok) {
+      return ok;
+    }
+  }
+  filled.struct_size = size;
+  filled.pipeline = static_cast<std::uint32_t>(found.choice.pipeline);
+  filled.source = static_cast<std::uint32_t>(found.source);
+  filled.first_tokens = unweight::bucket_begin(bucket);
+  filled.last_tokens = unweight::bucket_tokens(bucket);
+  filled.cell_tokens = found.cell_tokens;
+  filled.keeps_raw = keeps_raw ? 1 : 0;
+  const CublasAlgorithm algorithm = fused ? CublasAlgorithm{} : found.choice.algorithm;
+  std::ranges::copy(algorithm.words, filled.algorithm);
+  std::memcpy(choice, &filled, static_cast<std::size_t>(size));
+  return {};
+}
+
 }  // namespace
 
 unweight_status unweight_device_decode_to_raw(const unweight_device_blob* device_blob, void* device_bytes, void* stream,
@@ -140,7 +272,9 @@ unweight_status unweight_device_decode_to_raw(const unweight_device_blob* device
 
 unweight_status unweight_linear_create(const unweight_device_blob* device_blob, const unweight_linear_options* options,
                                        unweight_linear** linear) {
-  return make_linear(device_blob, linear, [&](const unweight::DeviceBlob& blob) { return create(blob, options); });
+  return make_linear(device_blob, linear, [&](const unweight::DeviceBlob& blob) {
+    return with_options(options, [&](const unweight::LinearOptions& given) { return Linear::create(blob, given); });
+  });
 }
 
 unweight_status unweight_linear_for_weight(const unweight_linear* linear, const unweight_device_blob* device_blob,
@@ -195,5 +329,42 @@ unweight_status unweight_linear_run(const unweight_linear* linear, const unweigh
     return linear->linear.run(
         {a->x, a->x_stride, a->y, a->y_stride, a->bias, a->tokens, a->matrix, a->workspace, scratch},
         unweight::capi::to_stream(stream));
+  });
+}
+
+unweight_status unweight_device_blob_class(const unweight_device_blob* device_blob,
+                                           unweight_weight_class* weight_class) {
+  return guarded([&]() -> Result<void> {
+    if (auto ok = check_struct(weight_class, kFirstWeightClassBytes, "weight_class"); !ok) return ok;
+    if (auto ok = check_object(device_blob, "device_blob"); !ok) return ok;
+    const WeightClass found = unweight::pipelines::class_of(device_blob->blob);
+    const std::uint64_t size = std::min<std::uint64_t>(weight_class->struct_size, sizeof *weight_class);
+    const unweight_weight_class filled{size,
+                                       found.rows,
+                                       found.cols,
+                                       static_cast<std::uint32_t>(found.layout),
+                                       static_cast<std::uint32_t>(found.exceptions),
+                                       0};
+    std::memcpy(weight_class, &filled, static_cast<std::size_t>(size));
+    return {};
+  });
+}
+
+unweight_status unweight_choose(const unweight_weight_class* weight, const unweight_device_facts* device,
+                                const unweight_linear_options* options, const char* tensor_name, uint32_t tokens,
+                                unweight_choice* choice) {
+  return guarded([&]() -> Result<void> {
+    if (auto ok = check_struct(choice, kFirstChoiceBytes, "choice"); !ok) return ok;
+    if (auto ok = check_tokens(tokens, "tokens"); !ok) return ok;
+    const auto problem = to_problem(weight, device);
+    if (!problem) return tl::unexpected(problem.error());
+    return with_options(options, [&](const unweight::LinearOptions& given) -> Result<void> {
+      const auto table = unweight::pipelines::resolve_choices(*problem, given);
+      if (!table) return tl::unexpected(table.error());
+      const unweight::Plan* plan = given.plan;
+      const bool keeps_raw = plan != nullptr && tensor_name != nullptr && plan_suits(*plan, problem->device) &&
+                             plan->keeps_raw(tensor_name);
+      return fill_choice(*table, tokens, keeps_raw, choice);
+    });
   });
 }

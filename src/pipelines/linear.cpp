@@ -4,27 +4,22 @@
 #include <fmt/format.h>
 #include <format/layout.hpp>
 #include <new>
+#include <pipelines/choices.hpp>
 #include <pipelines/dense.hpp>
 #include <string>
 #include <tune/resolve.hpp>
-#include <tune/tables.hpp>
 #include <unweight/pipelines.hpp>
 
 namespace unweight {
 namespace {
 
 using launch::is_aligned;
+using pipelines::class_of;
 using pipelines::DenseBuckets;
 
 constexpr std::size_t kAlignment = 256;  ///< of workspace and scratch
 
 tl::unexpected<Error> refuse(const std::string& why) { return fail(ErrorCode::kInvalidArgument, "linear: " + why); }
-
-WeightClass class_of(const DeviceBlob& blob) {
-  const MatrixShape& shape = blob.shape();
-  const auto tiles = format::tiled_geometry(shape.batch, shape.rows, shape.cols, 1).tiles;
-  return {shape.rows, shape.cols, blob.layout(), exception_class(blob.exception_units(), tiles)};
-}
 
 bool is_empty(const MatrixShape& shape) { return shape.batch == 0 || shape.rows == 0 || shape.cols == 0; }
 
@@ -96,18 +91,9 @@ Result<Linear> Linear::create(const DeviceBlob& weight, const LinearOptions& opt
   if (is_empty(weight.shape())) return Linear(weight, prepared);
   auto device = device_identity();
   if (!device) return tl::unexpected(device.error());
-  tune::LookupRules rules;
-  rules.weight = prepared->weight;
-  rules.device = *std::move(device);
-  rules.cublaslt = options.cublas && pipelines::suits_dense(weight.shape()) ? pipelines::cublaslt_version() : 0;
-  rules.scratch = options.scratch && weight.shape().batch == 1;
-  rules.dependent_launch = options.dependent_launch;
-  rules.can_implement = [&](std::uint32_t tokens, const MatmulConfig& config) {
-    return can_implement(weight, tokens, config);
-  };
-  rules.choose_config = [&](std::uint32_t tokens) { return choose_matmul_config(weight, tokens); };
-  const std::span<const Plan> builtin = options.builtin_tables ? tune::builtin_plans() : std::span<const Plan>();
-  auto table = tune::resolve({options.overrides, options.plan, builtin}, rules);
+  const std::uint64_t cublaslt = options.cublas ? pipelines::cublaslt_version() : 0;
+  auto table =
+      pipelines::resolve_choices({prepared->weight, weight.shape().batch, *std::move(device), cublaslt}, options);
   if (!table) return tl::unexpected(table.error());
   prepared->table = *std::move(table);
   auto dense = prepare_dense(weight.shape(), prepared->table);

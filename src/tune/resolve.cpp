@@ -100,7 +100,8 @@ class Resolver {
   }
 
   const PlanWeight* note_algorithms(const Plan& plan, const PlanWeight& entry, const char* what) {
-    if (rules_.cublaslt == 0 || plan.origin.cublaslt == rules_.cublaslt || !names_algorithms(entry)) return &entry;
+    const bool same = plan.origin.cublaslt == rules_.cublaslt || rules_.cublaslt == kAnyCublaslt;
+    if (rules_.cublaslt == 0 || same || !names_algorithms(entry)) return &entry;
     foreign_algorithms_.push_back(&entry);
     table_.notes.push_back(
         fmt::format("{}: algorithms of cuBLASLt {} are not those of {}: its first proposals are used", what,

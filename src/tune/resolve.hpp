@@ -22,11 +22,15 @@ struct LookupSources {
   std::span<const Plan> builtin;
 };
 
+/// A version of cuBLASLt that has every plan's algorithms: for a caller who multiplies with decoded weights by other
+/// means.
+inline constexpr std::uint64_t kAnyCublaslt = ~std::uint64_t{0};
+
 /// What is possible for one weight on one device.
 struct LookupRules {
   WeightClass weight;
   DeviceIdentity device;
-  std::uint64_t cublaslt = 0;     ///< its version; 0: it cannot be used for this weight
+  std::uint64_t cublaslt = 0;     ///< its version, or kAnyCublaslt; 0: it cannot be used for this weight
   bool scratch = true;            ///< whether there is memory to decode to
   bool dependent_launch = false;  ///< which of a cell's lists counts
   CanImplement can_implement;

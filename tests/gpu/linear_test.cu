@@ -4,6 +4,7 @@
 #include "gpu/device_fixture.cuh"
 #include "support/matmul.hpp"
 #include "support/tensors.hpp"
+#include <capi/plan_object.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -511,6 +512,50 @@ TEST_F(LinearOnDevice, CInterfaceDoesTheSame) {
   unweight_device_blob_destroy(raw);
   unweight_linear_destroy(linear);
   unweight_device_blob_destroy(blob);
+}
+
+TEST_F(LinearOnDevice, ChoosesWithoutRunningWhatLinearFollows) {
+  unweight_device_blob* blob = nullptr;
+  ASSERT_EQ(unweight_device_blob_create(blobs[0].bytes.data(), blobs[0].bytes.size(), blobs[0].memory.data(), &blob),
+            UNWEIGHT_OK);
+  unweight_weight_class weight_class{};
+  weight_class.struct_size = sizeof weight_class;
+  ASSERT_EQ(unweight_device_blob_class(blob, &weight_class), UNWEIGHT_OK) << unweight_last_error_message();
+  EXPECT_EQ(weight_class.rows, kTiled.rows);
+  EXPECT_EQ(weight_class.cols, kTiled.cols);
+  EXPECT_EQ(weight_class.layout, static_cast<std::uint32_t>(UNWEIGHT_LAYOUT_TILED));
+  EXPECT_EQ(weight_class.exceptions, static_cast<std::uint32_t>(kTiled.exceptions));
+  unweight_device_blob_destroy(blob);
+  const unweight_plan plan{
+      plan_for(kTiled, {{8, {Pipeline::kFused, {.strips = 1, .stages = 3}, {}}}, {64, {Pipeline::kDecoded, {}, {}}}})};
+  for (const bool dependent : {false, true}) {
+    const Linear linear = make({.plan = &plan.plan, .dependent_launch = dependent, .cublas = has_cublas});
+    unweight_linear_options options{};
+    options.struct_size = sizeof options;
+    options.plan = &plan;
+    options.dependent_launch = dependent ? 1 : 0;
+    options.no_cublas = has_cublas ? 0 : 1;
+    for (std::uint32_t bucket = 0; bucket < kTokenBuckets; ++bucket) {
+      const std::uint32_t tokens = bucket_tokens(bucket);
+      unweight_matmul_config config{};
+      config.struct_size = sizeof config;
+      unweight_choice choice{};
+      choice.struct_size = sizeof choice;
+      choice.config = &config;
+      ASSERT_EQ(unweight_choose(&weight_class, nullptr, &options, nullptr, tokens, &choice), UNWEIGHT_OK)
+          << unweight_last_error_message();
+      const ResolvedChoice& followed = linear.choice(tokens);
+      EXPECT_EQ(choice.pipeline, static_cast<std::uint32_t>(followed.choice.pipeline)) << tokens;
+      EXPECT_EQ(choice.source, static_cast<std::uint32_t>(followed.source)) << tokens;
+      EXPECT_EQ(choice.cell_tokens, followed.cell_tokens) << tokens;
+      if (followed.choice.pipeline != Pipeline::kFused) continue;
+      EXPECT_EQ(config.strips, followed.choice.config.strips) << tokens;
+      EXPECT_EQ(config.stages, followed.choice.config.stages) << tokens;
+      EXPECT_EQ(config.split != 0, followed.choice.config.split) << tokens;
+      EXPECT_EQ(config.dependent_launch != 0, followed.choice.config.dependent_launch) << tokens;
+      EXPECT_EQ(config.warpgroup != 0, followed.choice.config.warpgroup) << tokens;
+    }
+  }
 }
 
 TEST(LinearCInterface, RefusesNull) {

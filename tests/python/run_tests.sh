@@ -17,10 +17,10 @@ python=${UNWEIGHT_PYTHON:-$root/build/venv/bin/python}
 
 needs=(numpy pytest)
 case $part in
-  core) tests=(test_blob.py test_checkpoint.py test_package.py) ;;
+  core) tests=(test_blob.py test_checkpoint.py test_package.py test_plan.py) ;;
   torch | gpu)
     needs+=(torch transformers peft)
-    tests=(test_torch_ops.py test_torch_models.py test_transformers.py test_trained_model.py)
+    tests=(test_torch_ops.py test_torch_models.py test_torch_plan.py test_transformers.py test_trained_model.py)
     ;;
   *)
     echo "unknown part '$part'; known: core torch gpu" >&2
@@ -29,7 +29,7 @@ case $part in
 esac
 marks=(-m "not gpu")
 if [[ $part == gpu ]]; then
-  tests+=(test_gpu.py)
+  tests+=(test_gpu.py test_gpu_plan.py)
   marks=(-m gpu)
 fi
 for module in "${needs[@]}"; do

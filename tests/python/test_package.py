@@ -98,6 +98,13 @@ def test_structures_have_the_sizes_of_the_c_interface():
         "TensorReport": 104,
         "MatmulConfig": 32,
         "MatmulArguments": 72,
+        "WeightClass": 40,
+        "LinearOptions": 64,
+        "DeviceFacts": 32,
+        "ChoiceStruct": 120,
+        "RefineProgressStruct": 48,
+        "RefineOptions": 80,
+        "RefineReportStruct": 56,
     }
     for name, size in sizes.items():
         assert ctypes.sizeof(getattr(_library, name)) == size, name

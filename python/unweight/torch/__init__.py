@@ -22,7 +22,8 @@ del _torch
 from .convert import PackReport, compress_model, decompress_model, prefetch_l2, prepare
 from .fuse import FusedLinear, FusedPart, fuse_model, unfuse_model
 from .modules import Embedding, Linear, pack, unpack
-from .plan import Choice, Decoded, Plan, Rules, current_plan, set_plan, use_plan
+from .plan import Choice, Decoded, Plan, Rules, TunedPlan, current_plan, set_plan, use_plan
+from .refine import StepTimer, refine
 
 __all__ = [
     "Choice",
@@ -34,6 +35,8 @@ __all__ = [
     "PackReport",
     "Plan",
     "Rules",
+    "StepTimer",
+    "TunedPlan",
     "compress_model",
     "current_plan",
     "decompress_model",
@@ -41,6 +44,7 @@ __all__ = [
     "pack",
     "prefetch_l2",
     "prepare",
+    "refine",
     "set_plan",
     "unfuse_model",
     "unpack",

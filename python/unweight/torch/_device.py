@@ -12,25 +12,79 @@ import contextlib
 import ctypes
 import threading
 from ctypes import byref, c_size_t, c_void_p
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from .. import _library
-from .._library import check, cuda_library
+from .._library import check, cuda_library, sized
 from ..errors import DeviceProblem, InvalidArgument
 
 if TYPE_CHECKING:
+    from ..plan import PlanFile
     from .plan import Choice, Plan
 
 ALIGNMENT = 128  #: of a blob in device memory
+_LAYOUT_RAW = 0
+_NOTES_BYTES = 4096
+
+
+class WeightClass(NamedTuple):
+    """What of a weight its choices depend on: as unweight_weight_class."""
+
+    rows: int
+    cols: int
+    layout: int
+    exceptions: int
+
+
+class Resolved(NamedTuple):
+    """A choice of the library's: as unweight_choice."""
+
+    pipeline: int
+    source: int
+    first_tokens: int
+    last_tokens: int
+    config: Any  #: a MatmulConfig
+    notes: list[str]
+
+
+def resolve(
+    weight: WeightClass, tokens: int, file: PlanFile | None, dependent_launch: bool, gpu: tuple[str, int] | None = None
+) -> Resolved:
+    """What the library would do for a weight and a number of tokens, by a plan file or without one.
+
+    :param gpu: name and number of multiprocessors; None: of the current device
+    """
+    of_weight = _library.WeightClass(ctypes.sizeof(_library.WeightClass), *weight, 0)
+    options = sized(_library.LinearOptions)
+    options.plan = file._handle if file is not None else None
+    options.dependent_launch = 1 if dependent_launch else 0
+    # A decoded weight goes to PyTorch; but decoding a raw blob would only copy it.
+    options.no_cublas = 1 if weight.layout == _LAYOUT_RAW else 0
+    device = None
+    if gpu is not None:
+        device = sized(_library.DeviceFacts)
+        device.gpu, device.multiprocessors, device.cublaslt = gpu[0].encode(), gpu[1], _library.ANY_CUBLASLT
+    config = sized(_library.MatmulConfig)
+    notes = ctypes.create_string_buffer(_NOTES_BYTES)
+    choice = sized(_library.ChoiceStruct)
+    choice.config = ctypes.pointer(config)
+    choice.notes, choice.notes_bytes = ctypes.cast(notes, ctypes.c_char_p), _NOTES_BYTES
+    check(
+        cuda_library().unweight_choose(
+            byref(of_weight), byref(device) if device is not None else None, byref(options), None, tokens, byref(choice)
+        )
+    )
+    lines = notes.value.decode(errors="replace").splitlines()
+    return Resolved(choice.pipeline, choice.source, choice.first_tokens, choice.last_tokens, config, lines)
 
 
 class DeviceBlob:
     """A blob in device memory whose header and tables have been validated. Owns no device memory."""
 
-    __slots__ = ("__weakref__", "_handle", "choices", "cols", "device_index", "rows")
+    __slots__ = ("__weakref__", "_handle", "choices", "cols", "device_index", "rows", "weight_class")
 
     def __init__(self, packed: torch.Tensor, stream: int) -> None:
         handle = c_void_p()
@@ -42,6 +96,9 @@ class DeviceBlob:
         self.rows = int(shape.batch * shape.rows)
         self.cols = int(shape.cols)
         self.device_index = packed.device.index
+        described = sized(_library.WeightClass)
+        check(cuda_library().unweight_device_blob_class(handle, byref(described)))
+        self.weight_class = WeightClass(described.rows, described.cols, described.layout, described.exceptions)
         #: What plans decided, by plan and number of tokens.
         self.choices: dict[tuple[Plan, int], Choice] = {}
         if shape.batch != 1:
@@ -155,6 +212,16 @@ def device_blob(packed: torch.Tensor) -> DeviceBlob:
                 del _known[stale]
         _known[key] = _Known(packed, blob)
     return blob
+
+
+def forget_choices(plan: Plan) -> None:
+    """Weights know a plan's choices for as long as they live: to be called where a plan has changed, or is one of many
+    that were tried."""
+    with _lock:
+        blobs = [known.blob for known in _known.values()]
+    for blob in blobs:
+        for key in [key for key in list(blob.choices) if key[0] is plan]:
+            blob.choices.pop(key, None)
 
 
 def _check_packed(packed: torch.Tensor) -> None:

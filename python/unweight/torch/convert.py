@@ -17,9 +17,12 @@ from ._device import current_stream, device_blob, on_device
 from ._workspace import workspace
 from .fuse import fuse_model, unfuse_model
 from .modules import _Packed, pack, packed_class, packed_module, unpacked_module
+from .plan import Plan, current_plan, keeps_raw
 
 #: Tensors with fewer values stay as they are, as in bundles.
 LEAST_VALUES = 4096
+#: Why a weight is left raw that could be packed.
+KEPT_BY_PLAN = "the plan keeps it raw"
 
 
 @dataclass
@@ -91,6 +94,7 @@ def compress_model(
     model: nn.Module,
     *,
     skip: Sequence[str] = (),
+    plan: Plan | None = None,
     fuse: bool = False,
     threads: int = 0,
     progress: Callable[[str], Any] | None = None,
@@ -101,16 +105,22 @@ def compress_model(
     frozen; everything else about the model stays as it is. A module whose weight does not become smaller stays raw.
 
     :param skip: patterns (`fnmatch`) of names of modules to leave alone, such as "*.router"
+    :param plan: weights that it keeps raw, by the names of the model's tensors, are left alone; None: current_plan()
     :param fuse: also fuse_model(): q/k/v in one multiplication, and gate/up
     :param threads: of the encoder, which runs on the CPU; 0: one per logical CPU
     :param progress: called with each module's name before it is packed
     """
     report = PackReport()
     shared: dict[int, torch.Tensor | None] = {}  # by the parameter's id, for as long as other modules have it
+    asked = plan if plan is not None else current_plan()
+    # All of the modules that share such a weight leave it alone, and so its id stays its own.
+    kept = {id(module.weight) for name, _, module in candidates(model) if keeps_raw(asked, f"{name}.weight")}
     for name, parent, module in candidates(model):
         reason = why_raw(parent, module) or _why_raw_weight(module)
         if any(fnmatchcase(name, pattern) for pattern in skip):
             reason = "skipped"
+        if reason is None and id(module.weight) in kept:
+            reason = KEPT_BY_PLAN
         if reason is not None:
             report.raw[name] = reason
             continue

@@ -7,10 +7,14 @@ A plan is asked once for each weight and number of tokens; a CUDA graph keeps wh
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from ..plan import Path, PlanFile
+from ._device import Resolved, resolve
 
 if TYPE_CHECKING:
     from ._device import DeviceBlob
@@ -28,6 +32,7 @@ class Choice:
 
     pipeline: Literal["fused", "decoded"]
     config: Any = None  #: of "fused": a MatmulConfig of the C interface
+    source: str = "rules"  #: where it comes from: "plan", "built-in table", "rules"
 
     @property
     def needs_workspace(self) -> bool:
@@ -75,7 +80,90 @@ class Decoded(Rules):
         return "Decoded()"
 
 
-_default: Plan = Rules()
+# As the C interface numbers them.
+_FUSED = 0
+_SOURCES = {1: "plan", 2: "built-in table"}
+
+
+class TunedPlan(Rules):
+    """What was measured: the choices of a plan file, then those of the library's built-in table for the GPU; Rules
+    where neither has a say.
+
+    Where a plan names one of cuBLASLt's algorithms, PyTorch multiplies with the decoded weight by the algorithm that it
+    chooses itself. Numbers of tokens between those that were measured take the nearest, as docs/tuning.md says. A plan
+    that was made for another GPU, or for other kernels, is not used, with a warning; an illegal entry raises
+    InvalidArgument when the weight is used.
+
+    :param file: or None: the built-in table alone
+    :param fused_tokens: as for Rules
+    :param dependent_launch: as for Rules, and which of the times measured count; None: as the plan was decided
+    """
+
+    def __init__(
+        self, file: PlanFile | None = None, *, fused_tokens: int = 1024, dependent_launch: bool | None = None
+    ) -> None:
+        if dependent_launch is None:
+            dependent_launch = file.dependent_launch if file is not None else True
+        super().__init__(fused_tokens=fused_tokens, dependent_launch=dependent_launch)
+        self.file = file
+        #: What of the plan could not be used, and why; each one line.
+        self.notes: list[str] = []
+        #: By device and class of weight.
+        self._found: dict[Any, list[Resolved]] = {}
+
+    @classmethod
+    def read(cls, path: Path, **options: Any) -> TunedPlan:
+        """From a file; with the options of __init__(). Raises as PlanFile.read()."""
+        return cls(PlanFile.read(path), **options)
+
+    @classmethod
+    def parse(cls, text: str | bytes, **options: Any) -> TunedPlan:
+        """From JSON text; with the options of __init__(). Raises as PlanFile.parse()."""
+        return cls(PlanFile.parse(text), **options)
+
+    def keeps_raw(self, tensor_name: str) -> bool:
+        """Whether a tensor is to be left as it is when a model is packed or loaded: PlanFile.keeps_raw()."""
+        return self.file is not None and self.file.keeps_raw(tensor_name)
+
+    def choose(self, weight: DeviceBlob, tokens: int) -> Choice:
+        if not 1 <= tokens <= MOST_FUSED_TOKENS:
+            return Choice("decoded")
+        found = self._resolved(weight, tokens)
+        if found.source not in _SOURCES:
+            return super().choose(weight, tokens)
+        if found.pipeline == _FUSED:
+            return Choice("fused", found.config, _SOURCES[found.source])
+        return Choice("decoded", None, _SOURCES[found.source])
+
+    def _resolved(self, weight: DeviceBlob, tokens: int) -> Resolved:
+        key = (weight.device_index, weight.weight_class)
+        for known in self._found.get(key, ()):
+            if known.first_tokens <= tokens <= known.last_tokens:
+                return known
+        found = resolve(weight.weight_class, tokens, self.file, self.dependent_launch)
+        self._found.setdefault(key, []).append(found)
+        for note in found.notes:
+            if self.file is not None and note not in self.notes:
+                self.notes.append(note)
+                warnings.warn(f"unweight: {note}", stacklevel=2)
+        return found
+
+    def forget(self) -> None:
+        """What was found: after the file has changed."""
+        self._found.clear()
+
+    def __repr__(self) -> str:
+        what = "built-in table" if self.file is None else repr(self.file)
+        return f"TunedPlan({what}, fused_tokens={self.fused_tokens}, dependent_launch={self.dependent_launch})"
+
+
+def keeps_raw(plan: Plan, tensor_name: str) -> bool:
+    """Whether a plan, if it has a say in that, wants a tensor left raw."""
+    asked = getattr(plan, "keeps_raw", None)
+    return asked is not None and bool(asked(tensor_name))
+
+
+_default: Plan = TunedPlan()
 _active: ContextVar[Plan | None] = ContextVar("unweight_plan", default=None)
 
 

@@ -24,8 +24,9 @@ from transformers.utils.hub import cached_file
 
 from ..bundle import StoredTensor, find_manifest, read_aliases, read_tensors
 from ..errors import InvalidData, UnweightError
-from ..torch.convert import LEAST_VALUES, PackReport, decompress_model, packed_modules, prepare
+from ..torch.convert import KEPT_BY_PLAN, LEAST_VALUES, PackReport, decompress_model, packed_modules, prepare
 from ..torch.modules import packed_shape
+from ..torch.plan import current_plan, keeps_raw
 from .config import METHOD, UnweightConfig
 from .conversions import (
     DecodeBlobs,
@@ -79,14 +80,17 @@ class UnweightHfQuantizer(HfQuantizer):
 
     # ---- packing a plain checkpoint as it is loaded -----------------------------------------------------------------
 
-    def is_skipped(self, weight_name: str) -> bool:
+    def why_left(self, weight_name: str) -> str | None:
+        """Whether the user, or the current plan, wants a weight left raw."""
         name = weight_name.removesuffix(".weight")
-        return any(fnmatchcase(name, pattern) for pattern in self.quantization_config.modules_to_not_convert)
+        if any(fnmatchcase(name, pattern) for pattern in self.quantization_config.modules_to_not_convert):
+            return "skipped"
+        return KEPT_BY_PLAN if keeps_raw(current_plan(), weight_name) else None
 
     def param_needs_quantization(self, model: Any, param_name: str, **kwargs: Any) -> bool:
         if not param_name.endswith(".weight") or model.get_parameter_or_buffer(param_name).dim() != 2:
             return False
-        reason = "skipped" if self.is_skipped(param_name) else can_pack(model, param_name)
+        reason = self.why_left(param_name) or can_pack(model, param_name)
         if reason is None and model.get_parameter_or_buffer(param_name).numel() >= LEAST_VALUES:
             return True
         self.report.raw[param_name.removesuffix(".weight")] = reason or f"fewer than {LEAST_VALUES} values"
@@ -276,9 +280,7 @@ class _Placement:
         return targets, PlaceBlob(stored, self.threads)
 
     def _why_raw(self, stored: StoredTensor, target: str) -> str | None:
-        if self.quantizer.is_skipped(target):
-            return "skipped"
-        reason = can_pack(self.model, target)
+        reason = self.quantizer.why_left(target) or can_pack(self.model, target)
         if reason is None and stored.matrix != (1, *self.parameters[target].shape):
             return f"it is {tuple(self.parameters[target].shape)}, stored as {stored.matrix}"
         return reason

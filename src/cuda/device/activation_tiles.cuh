@@ -18,7 +18,7 @@ struct TokenRange {
 };
 
 /// By ordinary loads, where a tensor copy cannot address X; zeros outside of it. By a whole warp.
-/// @param to  tiles of `tokens.count` tokens each, one after the other
+/// @param to  tiles of `tokens.count` tokens each, a multiple of 8, one after the other
 __device__ inline void store_x_tiles(const MatmulOperands& operands, std::byte* to, TokenRange tokens,
                                      std::uint32_t first_tile, std::uint32_t tiles, std::uint32_t lane) {
   UNWEIGHT_NO_UNROLL

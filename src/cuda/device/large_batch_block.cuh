@@ -13,6 +13,7 @@
 #include <cuda/device/raw_fragments.cuh>
 #include <cuda/device/ring.cuh>
 #include <cuda/device/schedule.cuh>
+#include <cuda/device/strip_output.cuh>
 #include <cuda/device/tile_decode.cuh>
 #include <cuda/ptx/barrier.cuh>
 #include <cuda/ptx/cluster.cuh>
@@ -39,7 +40,6 @@ struct LargeBatchConfig : LargeBatchShape {
 struct LargeBatchParams : MatmulOperands {
   std::uint32_t token_blocks;  ///< of kTokens tokens
   std::uint32_t row_items;     ///< items of a token block
-  bool y_by_vectors;           ///< Y and its rows are aligned to 16 bytes
 };
 
 template <class Config>
@@ -80,8 +80,6 @@ struct LargeBatchTraits {
   static constexpr std::uint32_t kGroupSums = kConsumerThreads * 4 * kGroupTiles;
   static constexpr std::uint32_t kItemSums = kGroups * kGroupSums;
   static constexpr std::uint32_t kGroupBytes = kGroupSums * static_cast<std::uint32_t>(sizeof(float));
-  /// A warp's, as bf16.
-  static constexpr std::uint32_t kStagingBytes = 2 * format::kTileRows * kGroupTokens;
 
   /// Bytes of groups that part `rank` of an item of `parts` receives from the others.
   static UNWEIGHT_HOST_DEVICE constexpr std::uint32_t received_bytes(std::uint32_t rank, std::uint32_t parts) {
@@ -135,7 +133,7 @@ struct LargeBatchMap {
   static constexpr std::uint32_t kAllReceived = kChunkEmpty + 8 * Traits::kChunks;
   static constexpr std::uint32_t kSchedule = kAllReceived + 8;
   static constexpr std::uint32_t kBytes = kSchedule + static_cast<std::uint32_t>(sizeof(Schedule));
-  static_assert(Traits::kStagingBytes <= kOwnBytes);
+  static_assert(StripOutput::staging_bytes(Traits::kGroupTiles) <= kOwnBytes);
   static_assert(kWeights % 1024 == 0 && (!Config::kRaw || Traits::kWeightBytes % 1024 == 0),
                 "tensor copies swizzle 1 KiB at a time");
   static_assert(kOwn % 128 == 0 && kChunks % 16 == 0 && kChunkBytes % 16 == 0);

@@ -2,8 +2,7 @@
 //
 // The end of an item of kernels/sm90_large_batch.cuh. Lanes of two blocks that work on one item hold sums of the same
 // places: these go from registers to registers, 16 bytes at a time. Finished sums become a part of Y by way of shared
-// memory, 32 tokens at a time, since registers hold pairs of tokens and Y has a token's features side by side. A warp
-// does so for itself: no barrier holds up the others.
+// memory, 32 tokens at a time (strip_output.cuh).
 #pragma once
 
 #include <cstddef>
@@ -15,10 +14,8 @@
 #include <cuda/ptx/copy.cuh>
 #include <cuda/ptx/grid.cuh>
 #include <cuda/ptx/memory.cuh>
-#include <cuda/ptx/mma.cuh>
 #include <cuda/ptx/registers.cuh>
 #include <cuda/ptx/wgmma.cuh>
-#include <format/bf16.hpp>
 #include <format/layout.hpp>
 
 namespace unweight::sm90 {
@@ -62,66 +59,13 @@ struct LargeBatchSums : LargeBatchBlock<Config> {
     return reinterpret_cast<const Group&>(sums[group * kGroupTiles]);
   }
 
-  // ---- Y ------------------------------------------------------------------------------------------------------------
-
-  static __device__ std::uint32_t pack(float low, float high) {
-    return device::round_to_bf16(low) | std::uint32_t{device::round_to_bf16(high)} << 16;
-  }
-
-  [[nodiscard]] __device__ float bias_of(std::uint32_t row) const {
-    return params.bias != nullptr && row < params.rows ? device::float_of_bf16(params.bias[row]) : 0;
-  }
-
-  /// Offset in a warp's staging memory of a token's 8 features, which are neighbours: without bank conflicts both as
-  /// rows of 8 tokens and in the order of tokens.
-  static __device__ std::uint32_t staged_at(std::uint32_t token, std::uint32_t half) {
-    return 32 * token + 16 * (half ^ (token >> 2 & 1));
-  }
-
   /// A warp's 16 features of a group of tokens.
   __device__ void store_group(const typename Block::Item& item, std::uint32_t group, std::uint32_t thread,
                               const Group& sums) const {
     ptx::keep(thread);  // places are found anew for each group: all of them at once would take too many registers
-    const std::uint32_t warp = thread / device::kLanes, in_warp = thread % device::kLanes;
-    const std::uint32_t first_token = item.first_token + group * Traits::kGroupTokens;
-    const std::uint32_t first_row = (item.first_strip + warp) * format::kTileRows;
-    if (first_token >= params.tokens || first_row >= params.rows) return;
-    const std::uint32_t staging = Map::kOwn + warp * Map::kOwnBytes;
-    const float bias[2] = {bias_of(first_row + in_warp / 4), bias_of(first_row + in_warp / 4 + 8)};
-    __syncwarp();  // nobody reads the group before any more
-    UNWEIGHT_UNROLL
-    for (std::uint32_t t = 0; t < kGroupTiles; t += 2) {
-      std::uint32_t values[4];  // two tiles of 8 tokens, two of 8 features
-      UNWEIGHT_UNROLL
-      for (std::uint32_t i = 0; i < 4; ++i) {
-        const float(&tile)[4] = sums[t + i / 2];
-        const std::uint32_t half = i % 2;
-        values[i] = pack(tile[2 * half] + bias[half], tile[2 * half + 1] + bias[half]);
-      }
-      const std::uint32_t at = staged_at((t + in_warp / 16) * 8 + in_warp % 8, in_warp / 8 % 2);
-      ptx::store_transposed_matrices(base + staging + at, values);
-    }
-    __syncwarp();
-    // Two neighbouring lanes have a token's 16 features: 32 bytes, a sector of the L2 cache.
-    UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < Traits::kGroupTokens; i += device::kLanes / 2) {
-      const std::uint32_t in_group = i + in_warp / 2, half = in_warp % 2, row = first_row + 8 * half;
-      const std::byte* from = shared + staging + staged_at(in_group, half);
-      const std::uint32_t token = first_token + in_group;
-      std::uint16_t* to = params.y + (token * params.y_stride + row);
-      if (token < params.tokens && row + 8 <= params.rows && params.y_by_vectors) {
-        *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
-      } else if (token < params.tokens) {
-        store_values(to, from, row);
-      }
-    }
-  }
-
-  /// Up to 8 features, where a vector does not fit.
-  __device__ void store_values(std::uint16_t* to, const std::byte* from, std::uint32_t row) const {
-    const std::uint32_t count = row < params.rows ? min(8U, params.rows - row) : 0;
-    UNWEIGHT_NO_UNROLL
-    for (std::uint32_t i = 0; i < count; ++i) to[i] = reinterpret_cast<const std::uint16_t*>(from)[i];
+    const std::uint32_t warp = thread / device::kLanes;
+    StripOutput{params, shared, base, Map::kOwn + warp * Map::kOwnBytes, thread % device::kLanes}.store(
+        (item.first_strip + warp) * format::kTileRows, item.first_token + group * Traits::kGroupTokens, sums);
   }
 
   // ---- partial sums by way of global memory -------------------------------------------------------------------------

@@ -34,6 +34,7 @@ struct MatmulOperands {
   bool dependent;           ///< launched so that it may begin before the kernel in front of it has ended
   bool x_by_tensor_copy;    ///< otherwise by ordinary loads
   bool raw_by_tensor_copy;  ///< otherwise the consumers load raw values themselves
+  bool y_by_vectors;        ///< Y and its rows are aligned to 16 bytes
 };
 
 }  // namespace unweight::sm90

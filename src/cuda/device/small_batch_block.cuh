@@ -17,7 +17,12 @@
 namespace unweight::sm90 {
 
 /// Named barriers of a block; 0 is __syncthreads()'s.
-enum SmallBatchBarrier : std::uint32_t { kConsumersMeet = 1, kSumsWritten, kSumsThere };
+enum SmallBatchBarrier : std::uint32_t {
+  kConsumersMeet = 1,
+  kSumsWritten,
+  kSumsThere,
+  kStripMeets  ///< and the following ones: a strip's warps, where warpgroups multiply
+};
 
 /// What the parts of a block share.
 template <class Config>
@@ -36,6 +41,15 @@ struct SmallBatchBlock {
   [[nodiscard]] __device__ std::uint32_t empty(std::uint32_t slot) const { return base + map.empty + 8 * slot; }
   [[nodiscard]] __device__ std::uint32_t x_full(std::uint32_t slot) const { return base + map.x_full + 8 * slot; }
   [[nodiscard]] __device__ std::uint32_t x_empty(std::uint32_t slot) const { return base + map.x_empty + 8 * slot; }
+
+  /// Of warpgroups: all sums have come that this block of a cluster finishes.
+  [[nodiscard]] __device__ std::uint32_t all_received() const { return base + map.all_received; }
+  /// Where block `owner` of a cluster receives the sums of its portion number `turn` from block `from`: what to add to
+  /// map.received.
+  [[nodiscard]] __device__ std::uint32_t received_at(std::uint32_t turn, std::uint32_t owner,
+                                                     std::uint32_t from) const {
+    return (turn * (params.deal.parts - 1) + from - (from > owner ? 1 : 0)) * Traits::kPortionBytes;
+  }
 
   __device__ void write_schedule(const Schedule& made) const {
     *reinterpret_cast<Schedule*>(shared + map.schedule) = made;
@@ -61,6 +75,15 @@ struct SmallBatchBlock {
 
   /// Likewise all other barriers. For racecheck in lines of their own: shared ones changed the default build's code.
   __device__ void init_others() const {
+    if constexpr (Config::kWarpgroup) {
+      if (lane == 0 && params.deal.by_clusters()) {
+        ptx::barrier_init(all_received(), 1);
+        ptx::fence_barrier_init();
+        const std::uint32_t parts = params.deal.parts, rank = blockIdx.x % parts;
+        ptx::barrier_arrive_expect(all_received(), SmallBatchMap<Config>::received_bytes(rank, parts));
+      }
+      __syncwarp();
+    }
     if constexpr (kForRacecheck) {
       if (lane == 0) {
         UNWEIGHT_NO_UNROLL
@@ -112,8 +135,8 @@ struct SmallBatchBlock {
   /// Likewise by ordinary loads, where a tensor copy cannot address it. By the whole warp, which arrives at the
   /// barrier.
   __device__ void store_x(std::uint32_t first_tile, std::uint32_t slot, std::uint32_t barrier) const {
-    store_x_tiles(params, shared + map.x + slot * Traits::kXBytes, {0, Traits::kTokens}, first_tile, Traits::kColTiles,
-                  lane);
+    store_x_tiles(params, shared + map.x + slot * Traits::kXBytes, {0, params.x_tile_rows}, first_tile,
+                  Traits::kColTiles, lane);
     if constexpr (Config::kWarpgroup) ptx::fence_async_proxy();
     arrive(barrier);
   }

@@ -11,6 +11,7 @@
 #include <cuda/device/small_batch_sums.cuh>
 #include <cuda/device/tile_decode.cuh>
 #include <cuda/device/tile_fragments.cuh>
+#include <cuda/device/warpgroup_sums.cuh>
 #include <cuda/ptx/barrier.cuh>
 #include <cuda/ptx/mma.cuh>
 #include <cuda/ptx/registers.cuh>
@@ -49,7 +50,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     const std::uint32_t tile = Config::kRaw ? places.column * Config::kStrips + places.strip
                                             : places.strip * Traits::kColTiles + places.column;
     places.tile = map.weights + tile * Traits::kTileStride;
-    places.x = base + map.x + places.column * Traits::kXTileBytes +
+    places.x = base + map.x + places.column * params.x_tile_bytes() +
                (Config::kWarpgroup ? 0 : (lane & 7) * 128 + ((lane >> 3 ^ (lane & 7)) * 16));
     places.own = map.warps + warp * Traits::kWarpBytes;
     places.list = map.stages + tile * static_cast<std::uint32_t>(sizeof(device::ExceptionList));
@@ -196,7 +197,11 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
         hold(in_product);
         this->arrive(this->x_empty(x_place.previous(Traits::kXSlots)));
       }
-      SmallBatchSums<Config>{*this}.store(now, places.own, sums);
+      if constexpr (Config::kWarpgroup) {
+        WarpgroupSums<Config>{*this, places.strip, places.column, places.own}.store(now, sums);
+      } else {
+        SmallBatchSums<Config>{*this}.store(now, places.own, sums);
+      }
       now = schedule.segment(n);
     }
   }

@@ -84,7 +84,7 @@ struct SmallBatchProducer : SmallBatchBlock<Config> {
 
   /// The producer's arrival: the slot is full when these bytes have come.
   __device__ void expect(std::uint32_t slot) const {
-    std::uint32_t bytes = x_copied() ? Traits::kXBytes : 0;
+    std::uint32_t bytes = x_copied() ? Traits::kColTiles * params.x_tile_bytes() : 0;
     if (!Config::kRaw || params.raw_by_tensor_copy) bytes += Traits::kWeightBytes;
     ptx::barrier_arrive_expect(this->full(slot), bytes);
   }
@@ -231,7 +231,7 @@ struct SmallBatchXProducer : SmallBatchBlock<Config> {
         if (!by_tensor_copy) {
           this->store_x(tile, place.slot, barrier);
         } else if (this->lane == 0) {
-          ptx::barrier_arrive_expect(barrier, Traits::kXBytes);
+          ptx::barrier_arrive_expect(barrier, Traits::kColTiles * this->params.x_tile_bytes());
           this->copy_x(tile, place.slot, barrier);
         }
         place.advance(1, Traits::kXSlots);

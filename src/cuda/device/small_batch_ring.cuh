@@ -11,6 +11,7 @@
 #include <cuda/device/raw_fragments.cuh>
 #include <cuda/device/ring.cuh>
 #include <cuda/device/schedule.cuh>
+#include <cuda/device/strip_output.cuh>
 #include <cuda/device/tile_decode.cuh>
 #include <format/layout.hpp>
 #include <vector_types.h>
@@ -34,6 +35,11 @@ struct SmallBatchConfig {
 
 struct SmallBatchParams : MatmulOperands {
   std::uint32_t stages;  ///< slots of the ring, up to kMaxStages
+  /// Of a tile of X in shared memory: whole groups of 8 tokens. A tensor copy takes its time for tokens outside X, too;
+  /// what lies where a kernel expects more of them becomes sums that nobody stores.
+  std::uint32_t x_tile_rows;
+
+  [[nodiscard]] UNWEIGHT_HOST_DEVICE std::uint32_t x_tile_bytes() const { return 2 * format::kTileCols * x_tile_rows; }
 };
 
 template <class Config>
@@ -74,14 +80,22 @@ struct SmallBatchTraits {
   /// Slots of X's own ring: one in use, one needed next, one on its way; of large ones two.
   static constexpr std::uint32_t kXSlots = kXBytes > 32768 ? 2 : 3;
 
-  /// A warp's own shared memory: the exponents of its tile; at an item's end, a portion of its sums at a time: those of
-  /// two token tiles, or of one, so that a thread has no more than four.
-  static constexpr std::uint32_t kWarpBytes = format::kTileValues;
-  static constexpr std::uint32_t kPortionTiles = Config::kTokenTiles < 2 || Config::kStrips == kConsumers ? 1 : 2;
+  /// Token tiles of a strip whose sums a warp of a warpgroup finishes, of the strip's warps each its own; and those
+  /// that it writes to Y at a time.
+  static constexpr std::uint32_t kShareTiles = Config::kWarpgroup ? Config::kTokenTiles / kColTiles : 0;
+  static constexpr std::uint32_t kStagedTiles = kShareTiles < 4 ? kShareTiles : 4;
+
+  /// A warp's own shared memory: the exponents of its tile. At an item's end: of a warpgroup, what the warp gives the
+  /// strip's others, then Y's values on their way; otherwise a portion of its sums at a time, those of two token tiles,
+  /// or of one, so that a thread has no more than four.
+  static constexpr std::uint32_t kGivenBytes = (kColTiles - 1) * kShareTiles * 16 * device::kLanes;
+  static constexpr std::uint32_t kWarpBytes = kGivenBytes > format::kTileValues ? kGivenBytes : format::kTileValues;
+  static constexpr std::uint32_t kPortionTiles = Config::kWarpgroup || Config::kTokenTiles < 2 ? 1 : 2;
   static constexpr std::uint32_t kPortions = Config::kTokenTiles / kPortionTiles;
   static constexpr std::uint32_t kStripPortionSums = kPortionTiles * 4 * device::kLanes;
   static constexpr std::uint32_t kPortionSums = Config::kStrips * kStripPortionSums;
   static constexpr std::uint32_t kItemSums = kPortionSums * kPortions;
+  static constexpr std::uint32_t kPortionBytes = kPortionSums * static_cast<std::uint32_t>(sizeof(float));
 
   static_assert(Config::kStrips * (kColTiles + 1) <= device::kLanes,
                 "a warp's lanes hold the starts of kColTiles + 1 tiles of every strip");
@@ -91,7 +105,8 @@ struct SmallBatchTraits {
                     kConsumerThreads * kConsumerRegisters + 4 * device::kLanes * kProducerRegisters <=
                         65536 / kThreads / 8 * 8 * kThreads,
                 "a block moves no more registers than it is launched with; consumers would wait for ever");
-  static_assert(kStripPortionSums * sizeof(float) <= kWarpBytes);
+  static_assert(kStripPortionSums * sizeof(float) <= kWarpBytes &&
+                StripOutput::staging_bytes(kStagedTiles) <= kWarpBytes);
   static_assert(kXTileBytes % 1024 == 0 && (!Config::kRaw || kWeightBytes % 1024 == 0),
                 "tensor copies swizzle 1 KiB at a time");
 };
@@ -108,6 +123,7 @@ template <class Config>
 struct SmallBatchMap {
   using Traits = SmallBatchTraits<Config>;
   std::uint32_t x, weights, warps, exceptions, stages, palettes, schedule, full, empty, x_full, x_empty;
+  std::uint32_t all_received;  ///< a barrier of warpgroups
   std::uint32_t received, size;
 
   /// @param parts  blocks of a cluster that divide an item
@@ -123,14 +139,17 @@ struct SmallBatchMap {
         empty(full + 8 * slots),
         x_full(empty + 8 * slots),
         x_empty(x_full + 8 * Traits::kXSlots),
-        received((x_empty + 8 * Traits::kXSlots + 15) / 16 * 16),
-        size(received + portion_bytes(parts)) {}
+        all_received(x_empty + 8 * Traits::kXSlots),
+        received((all_received + 8 + 15) / 16 * 16),
+        size(received + (parts == 1 ? 0 : received_bytes(0, parts))) {}
 
-  /// Of the portions of sums that a block finishes, from all of a cluster.
-  static UNWEIGHT_HOST_DEVICE constexpr std::uint32_t portion_bytes(std::uint32_t parts) {
-    return (parts == 1 ? 0 : (Traits::kPortions + parts - 1) / parts * parts) * Traits::kPortionSums *
-           static_cast<std::uint32_t>(sizeof(float));
+  /// Of the portions of sums that block `rank` of a cluster finishes: from all of the cluster, or, where warpgroups
+  /// multiply, from all others.
+  static UNWEIGHT_HOST_DEVICE constexpr std::uint32_t received_bytes(std::uint32_t rank, std::uint32_t parts) {
+    const std::uint32_t mine = (Traits::kPortions - rank + parts - 1) / parts;
+    return mine * (Config::kWarpgroup ? parts - 1 : parts) * Traits::kPortionBytes;
   }
+  static_assert(Traits::kPortions >= Deal::kMostParts || !Config::kWarpgroup, "each of a cluster finishes some");
 };
 
 }  // namespace unweight::sm90

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The end of an item of kernels/sm90_small_batch.cuh: its sums, as 16 warps have them, become a part of Y, or partial
-// sums for another block.
+// The end of an item of kernels/sm90_small_batch.cuh where warps multiply by themselves: its sums, as 16 warps have
+// them, become a part of Y, or partial sums for another block.
 #pragma once
 
 #include <cstddef>
@@ -171,7 +171,7 @@ struct SmallBatchSums : SmallBatchBlock<Config> {
     Sums sum;
     UNWEIGHT_UNROLL
     for (std::uint32_t c = 0; c < Traits::kColTiles; ++c) {
-      const std::uint32_t warp = Config::kWarpgroup ? c * Config::kStrips + strip : strip * Traits::kColTiles + c;
+      const std::uint32_t warp = strip * Traits::kColTiles + c;
       const auto* of_warp = reinterpret_cast<const float*>(shared + map.warps + warp * Traits::kWarpBytes);
       const Sums more = *reinterpret_cast<const Sums*>(of_warp + in_strip);
       if (c == 0) {

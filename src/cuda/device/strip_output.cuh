@@ -1,69 +1,87 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Where a warp has a strip's sums all to itself, it writes that part of Y itself.
+// How a warp that has the sums of a strip's 16 features to itself writes that part of Y: by way of shared memory, since
+// registers hold pairs of tokens and Y has a token's features side by side. No barrier holds up other warps.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cuda/device/bit_ops.cuh>
-#include <cuda/device/small_batch_block.cuh>
+#include <cuda/device/matmul_operands.cuh>
+#include <cuda/ptx/mma.cuh>
 #include <format/bf16.hpp>
 #include <format/layout.hpp>
 
 namespace unweight::sm90 {
 
-/// Tiles of 8 tokens that are written at a time: a token a lane.
-inline constexpr std::uint32_t kGroupTiles = 4;
-/// A lane's sums of such a group.
-using TokenGroup = float[kGroupTiles][4];
-
-/// A strip's part of an item's Y. By a whole warp.
-template <class Config>
 struct StripOutput {
-  using Traits = SmallBatchTraits<Config>;
-  static_assert(Config::kTokenTiles % kGroupTiles == 0 && 2 * format::kTileRows * device::kLanes <= Traits::kWarpBytes);
+  const MatmulOperands& params;
+  std::byte* shared;
+  std::uint32_t base;     ///< shared-memory address of `shared`
+  std::uint32_t staging;  ///< offset of the warp's own memory, aligned to 16: staging_bytes()
+  std::uint32_t lane;
 
-  const SmallBatchBlock<Config>& block;
-  std::uint32_t first_row, rows, first_token;
-  float bias[2] = {};
+  /// @param tiles  of 8 tokens that are written at a time
+  static UNWEIGHT_HOST_DEVICE constexpr std::uint32_t staging_bytes(std::uint32_t tiles) {
+    return (tiles + 1) / 2 * 2 * 8 * 2 * format::kTileRows;
+  }
 
-  __device__ StripOutput(const SmallBatchBlock<Config>& block_in, std::uint32_t item, std::uint32_t strip)
-      : block(block_in) {
-    const SmallBatchParams& params = block.params;
-    const auto place = block.locate(item);
-    first_token = place.token;
-    first_row = place.rows * Traits::kItemRows + strip * format::kTileRows;
-    rows = first_row < params.rows ? min(format::kTileRows, params.rows - first_row) : 0;
+  /// Writes what lies inside Y.
+  /// @param first_token  of the sums' tiles, which follow one another
+  /// @param wanted       bit t: tile t is written
+  template <std::uint32_t Tiles>
+  __device__ void store(std::uint32_t first_row, std::uint32_t first_token, const float (&sums)[Tiles][4],
+                        std::uint32_t wanted = ~0U) const {
+    if (first_token >= params.tokens || first_row >= params.rows) return;
+    const float bias[2] = {bias_of(first_row + lane / 4), bias_of(first_row + lane / 4 + 8)};
+    __syncwarp();  // nobody reads what was there before any more
     UNWEIGHT_UNROLL
-    for (std::uint32_t half = 0; half < 2; ++half) {
-      const std::uint32_t row = block.lane / 4 + 8 * half;
-      if (params.bias != nullptr && row < rows) bias[half] = device::float_of_bf16(params.bias[first_row + row]);
+    for (std::uint32_t t = 0; t < Tiles; t += 2) {
+      std::uint32_t values[4];  // two tiles of 8 tokens, two of 8 features
+      UNWEIGHT_UNROLL
+      for (std::uint32_t i = 0; i < 4; ++i) {
+        const std::uint32_t tile = t + i / 2 < Tiles ? t + i / 2 : t, half = i % 2;
+        values[i] = pack(sums[tile][2 * half] + bias[half], sums[tile][2 * half + 1] + bias[half]);
+      }
+      ptx::store_transposed_matrices(base + staging + staged_at((t + lane / 16) * 8 + lane % 8, lane / 8 % 2), values);
+    }
+    __syncwarp();
+    // Two neighbouring lanes have a token's 16 features: 32 bytes, a sector of the L2 cache.
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < 8 * Tiles; i += device::kLanes / 2) {
+      const std::uint32_t in_tiles = i + lane / 2, half = lane % 2, row = first_row + 8 * half;
+      const std::byte* from = shared + staging + staged_at(in_tiles, half);
+      const std::uint32_t token = first_token + in_tiles;
+      std::uint16_t* to = params.y + (token * params.y_stride + row);
+      const bool inside = token < params.tokens && in_tiles < 8 * Tiles && (wanted >> in_tiles / 8 & 1) != 0;
+      if (inside && row + 8 <= params.rows && params.y_by_vectors) {
+        *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
+      } else if (inside) {
+        store_values(to, from, row);
+      }
     }
   }
 
-  /// By way of the warp's own memory, so that a lane stores 16 rows of a token: 32 bytes.
-  /// @param staging_place  where that memory begins
-  __device__ void store(std::uint32_t staging_place, std::uint32_t group, const TokenGroup& sums) const {
-    const SmallBatchParams& params = block.params;
-    const std::uint32_t lane = block.lane;
-    auto* staged = reinterpret_cast<std::uint16_t*>(block.shared + staging_place);  // [32 tokens][16 rows]
-    UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < 4 * kGroupTiles; ++i) {
-      const std::uint32_t token = i / 4 * 8 + 2 * (lane & 3) + i % 2, half = i / 2 % 2;
-      staged[token * format::kTileRows + lane / 4 + 8 * half] = device::round_to_bf16(sums[i / 4][i % 4] + bias[half]);
-    }
-    __syncwarp();
-    const std::uint32_t token = first_token + group * device::kLanes + lane;
-    const std::uint16_t* from = staged + lane * format::kTileRows;
-    std::uint16_t* to = params.y + std::uint64_t{token} * params.y_stride + first_row;
-    if (token < params.tokens && rows == format::kTileRows && params.y_by_vectors) {
-      reinterpret_cast<uint4*>(to)[0] = reinterpret_cast<const uint4*>(from)[0];
-      reinterpret_cast<uint4*>(to)[1] = reinterpret_cast<const uint4*>(from)[1];
-    } else if (token < params.tokens) {
-      UNWEIGHT_NO_UNROLL
-      for (std::uint32_t row = 0; row < rows; ++row) to[row] = from[row];
-    }
-    __syncwarp();
+ private:
+  static __device__ std::uint32_t pack(float low, float high) {
+    return device::round_to_bf16(low) | std::uint32_t{device::round_to_bf16(high)} << 16;
+  }
+
+  [[nodiscard]] __device__ float bias_of(std::uint32_t row) const {
+    return params.bias != nullptr && row < params.rows ? device::float_of_bf16(params.bias[row]) : 0;
+  }
+
+  /// Offset in the staging memory of a token's 8 features, which are neighbours: without bank conflicts both as rows of
+  /// 8 tokens and in the order of tokens.
+  static __device__ std::uint32_t staged_at(std::uint32_t token, std::uint32_t half) {
+    return 32 * token + 16 * (half ^ (token >> 2 & 1));
+  }
+
+  /// Up to 8 features, where a vector does not fit.
+  __device__ void store_values(std::uint16_t* to, const std::byte* from, std::uint32_t row) const {
+    const std::uint32_t count = row < params.rows ? min(8U, params.rows - row) : 0;
+    UNWEIGHT_NO_UNROLL
+    for (std::uint32_t i = 0; i < count; ++i) to[i] = reinterpret_cast<const std::uint16_t*>(from)[i];
   }
 };
 

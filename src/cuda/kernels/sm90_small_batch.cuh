@@ -71,7 +71,6 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
   const auto& schedule = *reinterpret_cast<const Schedule*>(shared + map.schedule);
   const SmallBatchBlock<Config> block{params, x_map, w_map, map, schedule, shared, ptx::shared_address(shared), lane};
   ptx::launch_dependents();
-  if (params.deal.by_clusters()) ptx::cluster_arrive_relaxed();
   // Every part begins with what it can do before all have met.
   SmallBatchConsumer<Config> consumer{block};
   SmallBatchProducer<Config> producer{block, warp - Traits::kFirstProducer};
@@ -84,6 +83,8 @@ __global__ void __launch_bounds__(SmallBatchTraits<Config>::kThreads, 1)
     producer.request_first();
   }
   __syncthreads();
+  if (params.deal.by_clusters())
+    ptx::cluster_arrive_relaxed();  // the block has begun; barriers have a fence of their own
   if (warp < Traits::kConsumers) {
     if constexpr (Config::kWarpgroup) ptx::take_registers<Traits::kConsumerRegisters>();
     consumer.run();

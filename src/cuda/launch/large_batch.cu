@@ -66,9 +66,10 @@ Result<void> large_batch_can_implement(const MatmulProblem& problem, const Matmu
   return {};
 }
 
-MatmulConfig choose_large_batch(const DeviceBlob& weight, std::uint32_t tokens) {
+MatmulConfig choose_large_batch(const MatmulProblem& problem) {
   const auto cost = [&](const MatmulConfig& config) {
-    return expected_cost(large_batch_deal(weight.shape(), config, weight.multiprocessors(), tokens), tokens);
+    return expected_cost(large_batch_deal(problem.shape, config, problem.multiprocessors, problem.tokens),
+                         problem.tokens);
   };
   const MatmulConfig whole{.strips = kStrips, .warpgroup = true},
       split{.strips = kStrips, .split = true, .warpgroup = true};

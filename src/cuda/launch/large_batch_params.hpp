@@ -36,7 +36,6 @@ inline sm90::LargeBatchParams large_batch_params(const PlacedBlob& weight, const
   params.token_blocks =
       static_cast<std::uint32_t>(format::ceil_div(arguments.tokens, large_batch_tokens(arguments.tokens)));
   params.row_items = deal.items / params.token_blocks;
-  params.y_by_vectors = is_aligned(arguments.y, 16) && arguments.y_stride % 8 == 0;
   return params;
 }
 

@@ -61,15 +61,21 @@ std::size_t matmul_workspace_bytes(const DeviceBlob& weight) noexcept {
          weight.multiprocessors() * launch::kMostPartialSums * sizeof(float);
 }
 
-Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_t tokens) try {
-  if (auto ok = launch::check_tokens(tokens); !ok) return tl::unexpected(ok.error());
-  const bool few = tokens <= launch::kMostSmallBatchTokens;
-  if (weight.shape().rows == 0 || weight.multiprocessors() == 0) {
-    return few ? MatmulConfig{.warpgroup = tokens > 32} : MatmulConfig{.strips = 8, .warpgroup = true};
+Result<MatmulConfig> choose_matmul_config(const MatmulProblem& problem) try {
+  if (auto ok = launch::check_tokens(problem.tokens); !ok) return tl::unexpected(ok.error());
+  if (auto ok = launch::can_decode(problem.shape); !ok) return tl::unexpected(ok.error());
+  const bool few = problem.tokens <= launch::kMostSmallBatchTokens;
+  const std::uint32_t least = few ? 1 : 2;  // multiprocessors, without which there is nothing to weigh up
+  if (problem.shape.rows == 0 || problem.multiprocessors < least) {
+    return few ? MatmulConfig{.warpgroup = problem.tokens > 32} : MatmulConfig{.strips = 8, .warpgroup = true};
   }
-  return few ? launch::choose_small_batch(weight, tokens) : launch::choose_large_batch(weight, tokens);
+  return few ? launch::choose_small_batch(problem) : launch::choose_large_batch(problem);
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::kOutOfMemory, "out of memory");
+}
+
+Result<MatmulConfig> choose_matmul_config(const DeviceBlob& weight, std::uint32_t tokens) {
+  return choose_matmul_config({weight.shape(), weight.layout(), weight.multiprocessors(), tokens});
 }
 
 Result<void> matmul(const DeviceBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,

@@ -76,6 +76,7 @@ inline void set_operands(sm90::MatmulOperands& operands, const PlacedBlob& weigh
   operands.exception_base = weight.exception_base;
   operands.dependent = config.dependent_launch;
   operands.x_by_tensor_copy = activations(weight, arguments).suits_tensor_copies();
+  operands.y_by_vectors = is_aligned(arguments.y, 16) && arguments.y_stride % 8 == 0;
 }
 
 }  // namespace unweight::launch

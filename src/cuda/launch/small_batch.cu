@@ -93,9 +93,9 @@ Result<void> small_batch_can_implement(const MatmulProblem& problem, const Matmu
   return {};
 }
 
-MatmulConfig choose_small_batch(const DeviceBlob& weight, std::uint32_t tokens) {
-  const bool raw = weight.layout() == BlobLayout::kRaw;
-  const std::uint32_t blocks = weight.multiprocessors();
+MatmulConfig choose_small_batch(const MatmulProblem& problem) {
+  const auto& [shape, layout, blocks, tokens] = problem;
+  const bool raw = layout == BlobLayout::kRaw;
   MatmulConfig best;
   double least = 0;
   for (const std::uint32_t strips : kStripChoices) {
@@ -104,7 +104,7 @@ MatmulConfig choose_small_batch(const DeviceBlob& weight, std::uint32_t tokens) 
         const MatmulConfig config{.strips = strips, .split = split, .warpgroup = warpgroup};
         // For few tokens four warps together have no advantage.
         if ((warpgroup && tokens <= 16) || find_instance(config, raw, tokens) == nullptr) continue;
-        const double cost = expected_cost(small_batch_deal(weight.shape(), config, blocks), config, tokens);
+        const double cost = expected_cost(small_batch_deal(shape, config, blocks), config, tokens);
         if (least != 0 && cost >= least) continue;
         least = cost;
         best = config;
@@ -112,7 +112,7 @@ MatmulConfig choose_small_batch(const DeviceBlob& weight, std::uint32_t tokens) 
     }
   }
   const sm90::SmallBatchInstance& kernel = *find_instance(best, raw, tokens);
-  const std::uint32_t parts = parts_of(weight.shape(), best, blocks);
+  const std::uint32_t parts = parts_of(shape, best, blocks);
   best.stages = 3;
   while (best.stages > kMinStages && kernel.shared_bytes(best.stages, parts) > kSharedBytes) --best.stages;
   return best;
@@ -126,7 +126,7 @@ Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& argume
   const sm90::SmallBatchParams params = small_batch_params(blob, arguments, config, weight.multiprocessors());
   CUtensorMap x_map{}, w_map{};
   if (params.x_by_tensor_copy) {
-    auto map = make_tensor_map(activations(blob, arguments), 8 * kernel.token_tiles, kernel.col_tiles);
+    auto map = make_tensor_map(activations(blob, arguments), params.x_tile_rows, kernel.col_tiles);
     if (!map) return tl::unexpected(map.error());
     x_map = *map;
   }

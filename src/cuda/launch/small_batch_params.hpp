@@ -30,6 +30,7 @@ inline sm90::SmallBatchParams small_batch_params(const PlacedBlob& weight, const
   set_operands(params, weight, arguments, config, multiprocessors,
                small_batch_deal(weight.shape, config, multiprocessors));
   params.stages = config.stages;
+  params.x_tile_rows = (arguments.tokens + 7) / 8 * 8;
   return params;
 }
 
