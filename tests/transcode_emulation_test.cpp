@@ -32,6 +32,13 @@ class Emulator {
     emulation::launch({grid, threads}, shared_bytes, ++seed_, [&] { kernel(arguments...); });
   }
 
+  /// Kernels run one after another here.
+  template <class Kernel, class... Arguments>
+  void launch_dependent(Kernel* kernel, std::uint32_t grid, std::uint32_t threads, std::uint32_t shared_bytes,
+                        const Arguments&... arguments) {
+    launch(kernel, grid, threads, shared_bytes, arguments...);
+  }
+
   void decode(const sm90::DistributionDecodeParams& params, std::uint32_t class_count) {
     using Config = sm90::DistributionDecodeConfig<2>;
     using Traits = sm90::DistributionDecodeTraits<Config>;
@@ -112,7 +119,8 @@ TEST(TranscodeEmulation, FromRawBlobs) {
 
 /// Part by part: slabs that end anywhere.
 TEST(TranscodeEmulation, InSlabs) {
-  for (const MatrixShape& shape : {MatrixShape{1, 100, 192}, MatrixShape{3, 40, 1030}, MatrixShape{2, 300, 64}}) {
+  for (const MatrixShape& shape :
+       {MatrixShape{1, 100, 192}, MatrixShape{3, 40, 1030}, MatrixShape{2, 300, 64}, MatrixShape{1, 1300, 64}}) {
     for (const Filling filling : {Filling::kTrained, Filling::kOutlierRows}) {
       const auto values = make_tensor(shape, filling, 5);
       const auto bytes = distribution::encode(values, shape).value();
@@ -141,28 +149,46 @@ TEST(TranscodeEmulation, EveryValueListAndPlane) {
   }
 }
 
-/// More palettes than a blob has: rows whose exponents are scattered, each in its own way.
 TEST(TranscodeEmulation, MorePalettesThanFit) {
-  const MatrixShape shape{1, 600, 128};
-  std::vector<std::uint16_t> values(shape.rows * shape.cols);
-  Random random(3);
-  for (std::uint64_t row = 0; row < shape.rows; ++row) {
-    std::array<std::uint16_t, 8> exponents{};
-    for (auto& e : exponents) e = static_cast<std::uint16_t>(100 + random.below(20));
-    for (std::uint64_t col = 0; col < shape.cols; ++col) {
-      const std::uint64_t choice = random.below(9);
-      const std::uint64_t exponent = choice < 8 ? exponents[choice] : 90 + random.below(60);
-      values[row * shape.cols + col] =
-          static_cast<std::uint16_t>(random.below(2) << 15 | exponent << 7 | random.below(128));
-    }
-  }
-  const auto expected = encode(values, shape).value();
+  const ManyPalettes tensor;
+  const auto expected = encode(tensor.values, tensor.shape).value();
   const auto info = inspect(expected).value();
   ASSERT_EQ(info.layout, BlobLayout::kTiled);
   ASSERT_EQ(info.palette_count, format::kMaxPalettes);
-  const auto bytes = distribution::encode(values, shape).value();
+  const auto bytes = distribution::encode(tensor.values, tensor.shape).value();
   expect_transcodes(bytes, expected, 0, 1, "whole");
   expect_transcodes(bytes, expected, 1 << 16, 1, "slabs");
+}
+
+/// Segments of exactly 64 tiles, of tiles of many strips, and rows with more values of an exponent than 16 bits count.
+TEST(TranscodeEmulation, SegmentsAndLongRows) {
+  for (const MatrixShape& shape : {MatrixShape{1, 64, 1024}, MatrixShape{1, 1100, 50}, MatrixShape{1, 2, 66'000}}) {
+    for (const Filling filling : {Filling::kTrained, Filling::kConstant, Filling::kEscapes1p5}) {
+      const auto values = make_tensor(shape, filling, 3);
+      expect_transcodes(distribution::encode(values, shape).value(), encode(values, shape).value(), 0, shape.cols,
+                        name_of(filling) + ", " + std::to_string(shape.cols) + " columns");
+    }
+  }
+}
+
+/// The second half again, into another place.
+TEST(TranscodeEmulation, FinishesAgain) {
+  const MatrixShape shape{1, 200, 900};
+  const auto values = make_tensor(shape, Filling::kTrained, 3);
+  const auto bytes = distribution::encode(values, shape).value();
+  const GuardedBytes memory(bytes);
+  const auto job = launch::TranscodeJob::make(place(bytes, memory), 0);
+  ASSERT_TRUE(job);
+  const GuardedBytes workspace(job->workspace_bytes());
+  Emulator emulator(1);
+  distribution::TranscodeOutcome outcome;
+  job->plan(workspace.data(), &outcome, emulator);
+  for (int run = 0; run < 2; ++run) {
+    const GuardedBytes out(outcome.blob_bytes);
+    job->finish(workspace.data(), out.data(), out.size_bytes(), &outcome, emulator);
+    EXPECT_EQ(outcome.status.word, 0U);
+    EXPECT_TRUE(std::ranges::equal(out.bytes(), encode(values, shape).value())) << run;
+  }
 }
 
 TEST(TranscodeEmulation, EmptyTensors) {
@@ -206,7 +232,7 @@ void hash_kernel(const std::byte* data, std::uint64_t size, std::uint64_t* hash)
 
 TEST(TranscodeEmulation, HashesOfEveryLength) {
   Random random(1);
-  std::vector<std::byte> bytes(40'000);
+  std::vector<std::byte> bytes(200'000);
   for (std::byte& b : bytes) b = static_cast<std::byte>(random.next());
   const auto expect_hash = [&](std::size_t size) {
     const GuardedBytes memory((size + 127) / 128 * 128);
@@ -219,7 +245,12 @@ TEST(TranscodeEmulation, HashesOfEveryLength) {
     ASSERT_EQ(device::xxh3_short(bytes.data(), static_cast<std::uint32_t>(size)), XXH3_64bits(bytes.data(), size));
   }
   for (std::size_t size = 230; size < 1400; size += 7) expect_hash(size);
-  for (const std::size_t size : {2048U, 2049U, 33U * 1024, 33U * 1024 + 1, 34U * 1024 + 64, 40'000U}) expect_hash(size);
+  // Up to several rounds of 32 blocks, which end in the middle and at the end.
+  for (const std::size_t size :
+       {2048U, 2049U, 32U * 1024, 32U * 1024 + 1, 33U * 1024, 33U * 1024 + 1, 34U * 1024 + 64, 40'000U, 64U * 1024,
+        64U * 1024 + 1, 96U * 1024 + 1, 100'000U, 128U * 1024 + 1, 200'000U}) {
+    expect_hash(size);
+  }
 }
 
 }  // namespace

@@ -4,9 +4,10 @@
 //
 //   decode_bench [--form FORM] [--json FILE] [--commit ID] [--rounds N] [SHAPE...]       SHAPE: ROWSxCOLS
 //
-// FORM is runtime or distribution; of the latter, transcoding to the runtime form is measured, too. Bandwidths count
-// bytes read and written: a copy twice its size, a decode its blob and its values; those said to be of BF16 count the
-// values alone. Everything is checked against the CPU before it is timed.
+// FORM is runtime or distribution; of the latter, transcoding to the runtime form is measured, too, of each matrix and
+// of the matrices of a layer, on one stream and on several. Bandwidths count bytes read and written: a copy twice its
+// size, a decode its blob and its values; those said to be of BF16 count the values alone. Everything is checked
+// against the CPU before it is timed.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <ceilings.hpp>
@@ -21,6 +22,7 @@
 #include <fmt/format.h>
 #include <graph_timer.hpp>
 #include <json.hpp>
+#include <layer_case.hpp>
 #include <shapes.hpp>
 #include <string>
 #include <synthetic.hpp>
@@ -145,9 +147,11 @@ int run(int argc, char** argv) {
       fmt::print("{}", distribution_line(results.back(), ceiling));
       std::fflush(stdout);
     }
+    const LayerResult layer = measure_layer(rounds);
+    fmt::print("{}", layer_table(layer));
     if (!json.empty()) {
-      write_file(json, fmt::format("{{\n{},\n \"copy_ceiling\": {},\n{}\n}}\n", origin, json_ceiling(ceiling),
-                                   distribution_json(results, ceiling)));
+      write_file(json, fmt::format("{{\n{},\n \"copy_ceiling\": {},\n{},\n{}\n}}\n", origin, json_ceiling(ceiling),
+                                   distribution_json(results, ceiling), layer_json(layer)));
     }
     return 0;
   }

@@ -14,6 +14,10 @@ DeviceMemory allocate(std::size_t bytes) {
   return DeviceMemory(memory);
 }
 
+void download_bytes(const DeviceMemory& memory, void* to, std::size_t bytes) {
+  check(cudaMemcpy(to, memory.get(), bytes, cudaMemcpyDeviceToHost), "download");
+}
+
 std::size_t rotation_count(std::size_t bytes) { return std::max<std::size_t>(2, (kRotatedBytes + bytes - 1) / bytes); }
 
 std::vector<DeviceMemory> upload_copies(std::span<const std::byte> bytes, std::size_t count) {

@@ -20,6 +20,16 @@ using DeviceMemory = std::unique_ptr<void, FreeDevice>;
 
 [[nodiscard]] DeviceMemory allocate(std::size_t bytes);
 
+void download_bytes(const DeviceMemory& memory, void* to, std::size_t bytes);
+
+/// The first `count` elements.
+template <class T>
+[[nodiscard]] std::vector<T> download(const DeviceMemory& memory, std::size_t count) {
+  std::vector<T> host(count);
+  download_bytes(memory, host.data(), count * sizeof(T));
+  return host;
+}
+
 /// How many buffers of that size have to take turns: at least two.
 [[nodiscard]] std::size_t rotation_count(std::size_t bytes);
 

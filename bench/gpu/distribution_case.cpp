@@ -38,13 +38,6 @@ struct BufferSet {
   }
 };
 
-template <class T>
-std::vector<T> download(const DeviceMemory& memory, std::size_t count) {
-  std::vector<T> host(count);
-  check(cudaMemcpy(host.data(), memory.get(), count * sizeof(T), cudaMemcpyDeviceToHost), "download");
-  return host;
-}
-
 /// Poisoned, and checked: the values and the runtime blob that come out are those of the CPU.
 BufferSet make_set(DeviceMemory memory, const std::vector<std::byte>& bytes, const std::vector<std::uint16_t>& values,
                    const std::vector<std::byte>& runtime) {

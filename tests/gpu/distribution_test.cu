@@ -142,6 +142,79 @@ TEST_F(DistributionOnDevice, TranscodesInSlabs) {
   }
 }
 
+TEST_F(DistributionOnDevice, MorePalettesThanFit) {
+  const ManyPalettes tensor;
+  const auto blob = UploadedDistribution::encoded(tensor.values, tensor.shape);
+  const auto expected = encode(tensor.values, tensor.shape).value();
+  for (const std::uint64_t slab : {0U, 1U << 16}) expect_transcodes(blob, expected, {slab}, "many palettes");
+}
+
+/// What transcoding a tensor needs.
+struct TranscodeBuffers {
+  explicit TranscodeBuffers(const MatrixShape& shape)
+      : values(make_tensor(shape, Filling::kTrained, shape.rows)),
+        expected(encode(values, shape, {.threads = 0}).value()),
+        blob(UploadedDistribution::encoded(values, shape)),
+        workspace(distribution::transcode_workspace_bytes(*blob.device).value()),
+        out(expected.size()),
+        outcome(1) {}
+
+  std::vector<std::uint16_t> values;
+  Bytes expected;
+  UploadedDistribution blob;
+  DeviceArray<std::byte> workspace, out;
+  DeviceArray<TranscodeOutcome> outcome;
+};
+
+/// Several tensors in one graph, one after another and on two streams at a time: kernels begin before those in front of
+/// them have ended, in one's buffers while another's are used.
+TEST_F(DistributionOnDevice, ManyInAGraph) {
+  std::vector<TranscodeBuffers> tensors;
+  tensors.reserve(4);
+  for (const MatrixShape& shape :
+       {MatrixShape{1, 1000, 2048}, MatrixShape{1, 64, 1024}, MatrixShape{2, 300, 640}, MatrixShape{1, 17, 65}}) {
+    tensors.emplace_back(shape);
+  }
+  cudaStream_t streams[2];
+  for (cudaStream_t& stream : streams) ASSERT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  cudaEvent_t fork = nullptr, join = nullptr;
+  ASSERT_CUDA(cudaEventCreateWithFlags(&fork, cudaEventDisableTiming));
+  ASSERT_CUDA(cudaEventCreateWithFlags(&join, cudaEventDisableTiming));
+  ASSERT_CUDA(cudaStreamBeginCapture(streams[0], cudaStreamCaptureModeGlobal));
+  ASSERT_CUDA(cudaEventRecord(fork, streams[0]));
+  ASSERT_CUDA(cudaStreamWaitEvent(streams[1], fork, 0));
+  for (int turn = 0; turn < 2; ++turn) {  // each tensor twice, always on the same stream
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      TranscodeBuffers& t = tensors[i];
+      ASSERT_TRUE(distribution::transcode(*t.blob.device, t.workspace.data(), {}, t.out.data(), t.out.size_bytes(),
+                                          t.outcome.data(), streams[i % 2]));
+    }
+  }
+  ASSERT_CUDA(cudaEventRecord(join, streams[1]));
+  ASSERT_CUDA(cudaStreamWaitEvent(streams[0], join, 0));
+  cudaGraph_t graph = nullptr;
+  ASSERT_CUDA(cudaStreamEndCapture(streams[0], &graph));
+  cudaGraphExec_t replay = nullptr;
+  ASSERT_CUDA(cudaGraphInstantiate(&replay, graph, 0));
+  for (int run = 0; run < 20; ++run) {
+    for (TranscodeBuffers& t : tensors) {
+      ASSERT_CUDA(cudaMemset(t.out.data(), 0xa5, t.out.size_bytes()));
+      ASSERT_CUDA(cudaMemset(t.workspace.data(), 0xa5, t.workspace.size_bytes()));
+    }
+    ASSERT_CUDA(cudaDeviceSynchronize());
+    ASSERT_CUDA(cudaGraphLaunch(replay, streams[0]));
+    ASSERT_CUDA(cudaStreamSynchronize(streams[0]));
+    for (TranscodeBuffers& t : tensors) {
+      ASSERT_TRUE(distribution::check(t.outcome.download()[0].status)) << run;
+      ASSERT_TRUE(t.out.download() == t.expected) << run << ", " << t.expected.size() << " bytes";
+    }
+  }
+  ASSERT_CUDA(cudaGraphExecDestroy(replay));
+  ASSERT_CUDA(cudaGraphDestroy(graph));
+  for (cudaEvent_t event : {fork, join}) ASSERT_CUDA(cudaEventDestroy(event));
+  for (cudaStream_t stream : streams) ASSERT_CUDA(cudaStreamDestroy(stream));
+}
+
 TEST_F(DistributionOnDevice, TheRuntimeBlobIsUsedAsItLies) {
   const MatrixShape shape{1, 200, 640};
   const auto values = make_tensor(shape, Filling::kTrained, 4);

@@ -129,6 +129,21 @@ ListsAndValues::ListsAndValues() : values(make_tensor(shape, Filling::kTrained, 
   }
 }
 
+ManyPalettes::ManyPalettes() {
+  values.resize(shape.rows * shape.cols);
+  Random random(3);
+  for (std::uint64_t row = 0; row < shape.rows; ++row) {
+    std::array<std::uint16_t, 8> exponents{};
+    for (auto& e : exponents) e = static_cast<std::uint16_t>(100 + random.below(20));
+    for (std::uint64_t col = 0; col < shape.cols; ++col) {
+      const std::uint64_t choice = random.below(9);
+      const std::uint64_t exponent = choice < 8 ? exponents[choice] : 90 + random.below(60);
+      values[row * shape.cols + col] =
+          static_cast<std::uint16_t>(random.below(2) << 15 | exponent << 7 | random.below(128));
+    }
+  }
+}
+
 RichTensor::RichTensor() : values(make_tensor(shape, Filling::kTrained, 11)) {
   for (std::uint32_t v = 0; v < 65536; ++v) values[v * 16 + v % 16] = static_cast<std::uint16_t>(v * 40503U);
   for (std::size_t i = 1024 * 1024; i < 1056 * 1024; ++i) values[i] = static_cast<std::uint16_t>(i * 25793U);

@@ -68,6 +68,13 @@ struct ListsAndValues {
   std::vector<std::uint16_t> values;
 };
 
+/// A tiled tensor with more palettes than a blob has: rows whose exponents are scattered, each in its own way.
+struct ManyPalettes {
+  ManyPalettes();
+  MatrixShape shape{1, 600, 128};
+  std::vector<std::uint16_t> values;
+};
+
 /// A tiled tensor that holds all 65,536 values among trained ones, strips of random bits (exponent planes), and rows
 /// with long lists.
 struct RichTensor {

@@ -73,6 +73,24 @@ UNWEIGHT_HOST_DEVICE inline std::uint32_t funnel_shift(std::uint32_t low, std::u
 #endif
 }
 
+/// (low + 2^32 high) * factor + addend in 64 bits, in two instructions: the high half's product joins the addend
+/// (IMAD), beside the path of the low half, which waits for one multiplication that adds (IMAD.WIDE). ptxas makes that
+/// of this pair alone: mad.wide, or C++, become a product and two additions behind it.
+UNWEIGHT_HOST_DEVICE inline std::uint64_t multiply_add(std::uint32_t low, std::uint32_t high, std::uint32_t factor,
+                                                       std::uint64_t addend) {
+#if defined(__CUDA_ARCH__)
+  std::uint64_t result;
+  asm("{\n\t.reg .u32 l, h;\n\t"
+      "mov.b64 {l, h}, %4;\n\tmad.lo.u32 h, %2, %3, h;\n\t"
+      "mad.lo.cc.u32 l, %1, %3, l;\n\tmadc.hi.u32 h, %1, %3, h;\n\tmov.b64 %0, {l, h};\n\t}"
+      : "=l"(result)
+      : "r"(low), "r"(high), "r"(factor), "l"(addend));
+  return result;
+#else
+  return (std::uint64_t{high} << 32 | low) * factor + addend;
+#endif
+}
+
 /// Exact.
 UNWEIGHT_HOST_DEVICE inline float float_of_bf16(std::uint16_t value) {
   const std::uint32_t bits = std::uint32_t{value} << 16;

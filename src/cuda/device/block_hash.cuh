@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// XXH3-64 of a range of memory by a thread block (xxh3.cuh). All warps but the first add up the stripes of some blocks
-// of 1 KiB ahead, a warp a block; meanwhile eight lanes of the first follow the chain from block to block, some 30
-// cycles a link: what a long range takes.
+// XXH3-64 of a range of memory by a thread block (xxh3.cuh). All warps but the first add up the stripes of blocks of
+// 1 KiB ahead, four blocks a warp at a time; meanwhile eight lanes of the first follow the chain from block to block,
+// which is what a long range takes:
+//
+//   adders, 8 warps   4 KiB a warp, asked for two rounds ahead  -->  sums of 32 blocks, two rounds of them in shared
+//   chain, 8 lanes    state = scramble(state) + sums of a block: SHF, LOP3, IMAD.WIDE, some 14 cycles
 #pragma once
 
 #include <cstddef>
@@ -10,64 +13,67 @@
 #include <cuda/device/bit_ops.cuh>
 #include <cuda/device/tile_decode.cuh>
 #include <cuda/device/xxh3.cuh>
-#include <cuda/ptx/registers.cuh>
 
 namespace unweight::device {
 
-inline constexpr std::uint32_t kHashWarps = 8;
-inline constexpr std::uint32_t kHashThreads = kHashWarps * kLanes;
+inline constexpr std::uint32_t kHashAdders = 8;  ///< warps
+inline constexpr std::uint32_t kHashThreads = (1 + kHashAdders) * kLanes;
 
 /// Shared memory of a block that hashes.
 struct HashStorage {
-  static constexpr std::uint32_t kRound = 32;  ///< blocks that are added up ahead
+  static constexpr std::uint32_t kAdderBlocks = 4;                     ///< that a warp adds up at a time
+  static constexpr std::uint32_t kRound = kHashAdders * kAdderBlocks;  ///< blocks that are added up ahead
+  /// The last block, which is not scrambled, and the stripe before it, into which the last 64 bytes may reach.
+  static constexpr std::uint32_t kMostTail = kStripeBytes + kHashBlockBytes;
+
   std::uint64_t sums[2][kRound][kStripeWords];
+  std::uint64_t secret[kXxh3SecretBytes / sizeof(std::uint64_t)];
   std::uint64_t last[kStripeWords];
+  alignas(16) std::byte tail[kMostTail];
 };
 
-/// Adds up the stripes of a block of 1 KiB, aligned to 16 bytes, with a warp.
-struct StripeAdder {
-  std::uint32_t lane;
-  std::uint64_t keys[2][2];
+/// Adds up the stripes of four blocks of 1 KiB with a warp, eight lanes a block. Lane l has 16 bytes of each pair of
+/// stripes: words 2 (l % 4) and the next of the stripes whose number is l / 4 modulo 2.
+class StripeAdder {
+ public:
+  static constexpr std::uint32_t kPairs = kBlockStripes / 2;
+  static constexpr std::uint32_t kVector = 16;  ///< bytes
 
-  /// A lane's 16 bytes are words 2 (lane % 4) and the next of stripes lane / 4 and lane / 4 + 8.
-  __device__ explicit StripeAdder(std::uint32_t lane_in) : lane(lane_in) {
-    for (std::uint32_t h = 0; h < 2; ++h) {
-      for (std::uint32_t i = 0; i < 2; ++i) keys[h][i] = stripe_key(lane / 4 + 8 * h, 2 * (lane % 4) + i);
-    }
-  }
-
-  /// A lane's part of a block.
+  /// A lane's part of its block.
   struct Part {
-    uint4 halves[2];
+    uint4 vectors[kPairs];
   };
-  [[nodiscard]] __device__ Part load(const std::byte* block) const {
-    const auto* vectors = reinterpret_cast<const uint4*>(block);
-    return {{vectors[lane], vectors[lane + kLanes]}};
+
+  __device__ explicit StripeAdder(std::uint32_t lane) : lane_(lane) {}
+
+  /// Blocks `first` to first + 3 of `count`, those that there are.
+  [[nodiscard]] __device__ Part load(const std::byte* data, std::uint64_t first, std::uint64_t count) const {
+    const std::uint64_t block = first + lane_ / 8;
+    Part part{};
+    if (block < count) {
+      const auto* vectors = reinterpret_cast<const uint4*>(data + block * kHashBlockBytes) + lane_ % 8;
+      UNWEIGHT_UNROLL
+      for (std::uint32_t j = 0; j < kPairs; ++j) part.vectors[j] = vectors[j * (2 * kStripeBytes / kVector)];
+    }
+    return part;
   }
 
-  __device__ void add(const Part& part, std::uint64_t* sums) const {
+  /// Sets the four blocks' sums.
+  __device__ void add(const Part& part, const std::uint64_t* secret, std::uint64_t (*sums)[kStripeWords]) const {
+    const std::uint32_t word = 2 * (lane_ % 4), odd = lane_ / 4 % 2;
+    const std::uint64_t* const keys = secret + odd + word;
     std::uint64_t sum0 = 0, sum1 = 0;
     UNWEIGHT_UNROLL
-    for (std::uint32_t h = 0; h < 2; ++h) {
-      const uint4& words = part.halves[h];
-      const std::uint64_t word0 = std::uint64_t{words.y} << 32 | words.x,
-                          word1 = std::uint64_t{words.w} << 32 | words.z;
-      sum0 += word_product(word0, keys[h][0]) + word1;
-      sum1 += word_product(word1, keys[h][1]) + word0;
+    for (std::uint32_t j = 0; j < kPairs; ++j) {
+      const uint4& vector = part.vectors[j];
+      const std::uint64_t word0 = std::uint64_t{vector.y} << 32 | vector.x,
+                          word1 = std::uint64_t{vector.w} << 32 | vector.z;
+      sum0 += word_product(word0, keys[2 * j]) + word1;
+      sum1 += word_product(word1, keys[2 * j + 1]) + word0;
     }
-    UNWEIGHT_UNROLL
-    for (std::uint32_t distance = 4; distance < kLanes; distance *= 2) {
-      sum0 += exchange(sum0, distance);
-      sum1 += exchange(sum1, distance);
-    }
-    // Of a condition that does not change in the caller's loop, the compiler makes two loops, one for each outcome; the
-    // lanes would meet for exchanges from both, some 200 cycles each. So it may not know.
-    std::uint32_t storing = 4;
-    ptx::keep(storing);
-    if (lane < storing) {
-      sums[2 * lane] = sum0;
-      sums[2 * lane + 1] = sum1;
-    }
+    // The lane with the other stripes gives one of the sums and takes the other.
+    const std::uint64_t given = odd == 0 ? sum1 : sum0, kept = odd == 0 ? sum0 : sum1;
+    sums[lane_ / 8][word + odd] = kept + exchange(given, 4);
   }
 
  private:
@@ -76,60 +82,94 @@ struct StripeAdder {
     const std::uint32_t high = __shfl_xor_sync(kAllLanes, static_cast<std::uint32_t>(value >> 32), distance);
     return std::uint64_t{high} << 32 | low;
   }
+
+  std::uint32_t lane_;
 };
+
+/// A round of the chain: the state after `count` more blocks.
+__device__ inline std::uint64_t follow_chain(std::uint64_t state, const std::uint64_t (*sums)[kStripeWords],
+                                             std::uint32_t word, std::uint32_t count, std::uint64_t key) {
+  if (count == HashStorage::kRound) {
+    state += sums[0][word];
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 1; i < HashStorage::kRound; ++i) state = scramble_and_add(state, key, sums[i][word]);
+    return scramble_and_add(state, key, 0);
+  }
+  for (std::uint32_t i = 0; i < count; ++i) state = scramble_and_add(state + sums[i][word], key, 0);
+  return state;
+}
+
+/// Bytes [begin, end) of `data` to `to`, by a warp; data + begin is aligned to 16 bytes.
+__device__ inline void copy_tail(std::byte* to, const std::byte* data, std::uint64_t begin, std::uint64_t end,
+                                 std::uint32_t lane) {
+  const auto size = static_cast<std::uint32_t>(end - begin), vectors = size / StripeAdder::kVector;
+  for (std::uint32_t i = lane; i < vectors; i += kLanes) {
+    reinterpret_cast<uint4*>(to)[i] = reinterpret_cast<const uint4*>(data + begin)[i];
+  }
+  for (std::uint32_t i = vectors * StripeAdder::kVector + lane; i < size; i += kLanes) to[i] = data[begin + i];
+}
 
 /// The hash of `size` bytes from `data` on, which is aligned to 16 bytes. By all kHashThreads threads of a block;
 /// thread 0 gets it. `storage` may be used again at once.
 __device__ inline std::uint64_t hash_range(const std::byte* data, std::uint64_t size, HashStorage& storage) {
-  const std::uint32_t warp = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
-  if (size <= kShortHashBytes) return threadIdx.x == 0 ? xxh3_short(data, static_cast<std::uint32_t>(size)) : 0;
+  // From a shuffle, so that the compiler knows it to be the same in all lanes.
+  const std::uint32_t warp = __shfl_sync(kAllLanes, threadIdx.x / kLanes, 0), lane = threadIdx.x % kLanes;
+  const bool is_short = size <= kShortHashBytes;
+  const std::uint64_t blocks = is_short ? 0 : (size - 1) / kHashBlockBytes;
+  const std::uint64_t tail_begin = blocks == 0 ? 0 : blocks * kHashBlockBytes - kStripeBytes;
 
-  const std::uint64_t blocks = (size - 1) / kHashBlockBytes;
   const StripeAdder adder(lane);
-  const auto add_round = [&](std::uint64_t first, std::uint32_t parity) {
-    // All of a warp's loads are under way before the first is waited for.
-    constexpr std::uint32_t kMost = (HashStorage::kRound + kHashWarps - 2) / (kHashWarps - 1);
-    StripeAdder::Part parts[kMost];
-    const auto exists = [&](std::uint32_t i) { return i < HashStorage::kRound && first + i < blocks; };
-    UNWEIGHT_UNROLL
-    for (std::uint32_t n = 0; n < kMost; ++n) {
-      const std::uint32_t i = warp - 1 + n * (kHashWarps - 1);
-      if (exists(i)) parts[n] = adder.load(data + (first + i) * kHashBlockBytes);
-    }
-    UNWEIGHT_UNROLL
-    for (std::uint32_t n = 0; n < kMost; ++n) {
-      const std::uint32_t i = warp - 1 + n * (kHashWarps - 1);
-      if (exists(i)) adder.add(parts[n], storage.sums[parity][i]);
-    }
+  StripeAdder::Part even{}, odd{};  // what comes in rounds of an even number, and of an odd one
+  const auto load_round = [&](std::uint64_t first_of_round) {
+    return adder.load(data, first_of_round + HashStorage::kAdderBlocks * (warp - 1), blocks);
+  };
+  if (warp != 0) {
+    even = load_round(0);
+    odd = load_round(HashStorage::kRound);
+  } else {
+    copy_tail(storage.tail, data, tail_begin, size, lane);
+    if (lane < kXxh3SecretBytes / sizeof(std::uint64_t)) storage.secret[lane] = kXxh3Secret[lane];
+  }
+  __syncthreads();
+  if (is_short) {
+    const std::uint64_t hash = threadIdx.x == 0 ? xxh3_short(storage.tail, static_cast<std::uint32_t>(size)) : 0;
+    __syncthreads();
+    return hash;
+  }
+  /// The sums of the adder's blocks of a round; then asks for those two rounds later.
+  const auto add_round = [&](StripeAdder::Part& part, std::uint64_t first_of_round, std::uint32_t parity) {
+    adder.add(part, storage.secret, storage.sums[parity] + HashStorage::kAdderBlocks * (warp - 1));
+    part = load_round(first_of_round + 2 * HashStorage::kRound);
   };
   const bool on_chain = threadIdx.x < kStripeWords;
   std::uint64_t sum = first_sum(lane % kStripeWords);
   const std::uint64_t key = scramble_key(lane % kStripeWords);
-  if (warp != 0) add_round(0, 0);
-  __syncthreads();
-  std::uint32_t parity = 0;
-  for (std::uint64_t first = 0; first < blocks; first += HashStorage::kRound, parity ^= 1) {
+  const auto advance = [&](StripeAdder::Part& next, std::uint64_t first, std::uint32_t parity) {
     if (warp != 0) {
-      add_round(first + HashStorage::kRound, parity ^ 1);
-    } else if (on_chain) {
+      add_round(next, first + HashStorage::kRound, parity ^ 1);
+    } else if (on_chain && first < blocks) {
       const std::uint64_t left = blocks - first;
       const std::uint32_t count = left < HashStorage::kRound ? static_cast<std::uint32_t>(left) : HashStorage::kRound;
-      UNWEIGHT_UNROLL_4
-      for (std::uint32_t i = 0; i < count; ++i) sum = scramble(sum + storage.sums[parity][i][lane], key);
+      sum = follow_chain(sum, storage.sums[parity], lane, count, key);
     }
     __syncthreads();
+  };
+  if (warp != 0) add_round(even, 0, 0);
+  __syncthreads();
+  for (std::uint64_t first = 0; first < blocks; first += 2 * HashStorage::kRound) {
+    advance(odd, first, 0);
+    advance(even, first + HashStorage::kRound, 1);
   }
 
   // What is left: whole stripes of a last block, then the last 64 bytes once more, which may be anywhere.
   if (on_chain) {
-    const std::byte* rest = data + blocks * kHashBlockBytes;
+    const std::byte* rest = storage.tail + (blocks * kHashBlockBytes - tail_begin);
     const auto stripes = static_cast<std::uint32_t>((size - 1 - blocks * kHashBlockBytes) / kStripeBytes);
-    for (std::uint32_t stripe = 0; stripe <= stripes; ++stripe) {
-      const bool is_last = stripe == stripes;
-      const std::byte* at = is_last ? data + size - kStripeBytes : rest + stripe * kStripeBytes;
-      const std::uint64_t word_key = is_last ? last_stripe_key(lane) : stripe_key(stripe, lane);
-      sum += word_product(load64(at + 8 * lane), word_key) + load64(at + 8 * (lane ^ 1));
-    }
+    const auto add = [&](const std::byte* stripe, std::uint64_t word_key) {
+      sum += word_product(load64(stripe + 8 * lane), word_key) + load64(stripe + 8 * (lane ^ 1));
+    };
+    for (std::uint32_t i = 0; i < stripes; ++i) add(rest + i * kStripeBytes, storage.secret[i + lane]);
+    add(storage.tail + (size - tail_begin) - kStripeBytes, last_stripe_key(lane));
     storage.last[lane] = sum;
   }
   __syncthreads();

@@ -80,6 +80,18 @@ struct SplitGroup {
 /// The exponents of a pair of values: bytes 1 and 3.
 UNWEIGHT_HOST_DEVICE constexpr std::uint32_t pair_exponents(std::uint32_t pair) { return pair << 1; }
 
+/// The marks of a lane's exceptions, bit 3 of a nibble of its four words of codes, as a word in which bit i is that of
+/// value i.
+UNWEIGHT_HOST_DEVICE inline std::uint32_t exception_marks(const std::uint32_t (&codes)[4]) {
+  std::uint32_t top[4];
+  for (std::uint32_t w = 0; w < 4; ++w) {
+    const std::uint32_t marks = codes[w] & 0x88888888U;
+    const std::uint32_t pairs = (marks >> 3 | marks >> 6) & 0x03030303U;
+    top[w] = pairs * ((1U << 24) + (1U << 18) + (1U << 12) + (1U << 6));  // pair b from bit 8 b to bit 24 + 2 b
+  }
+  return byte_permute(byte_permute(top[0], top[1], 0x0073), byte_permute(top[2], top[3], 0x0073), 0x5410);
+}
+
 /// The three words that hold a lane's four words of codes: the inverse of unpack_selectors(). Bit 3 of a code does not
 /// count.
 UNWEIGHT_HOST_DEVICE inline void pack_codes(const std::uint32_t (&codes)[4], std::uint32_t (&words)[3]) {

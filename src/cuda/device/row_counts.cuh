@@ -12,13 +12,14 @@
 #include <cuda/device/bit_ops.cuh>
 #include <cuda/device/tile_decode.cuh>
 #include <cuda/device/transcode_state.cuh>
+#include <cuda/ptx/registers.cuh>
 
 namespace unweight::device {
 
 /// A warp's counters; all 0 between rows.
 struct LaneCounters {
   static constexpr std::uint32_t kWords = kExponents / 4;
-  std::uint32_t words[kWords * kLanes];
+  alignas(16) std::uint32_t words[kWords * kLanes];
 };
 
 inline constexpr std::uint32_t kLaneExponents = kExponents / kLanes;
@@ -31,7 +32,12 @@ struct LaneCounts {
 class RowCounter {
  public:
   __device__ RowCounter(LaneCounters& counters, std::uint32_t lane)
-      : words_(counters.words), bytes_(reinterpret_cast<std::uint8_t*>(counters.words + lane)), lane_(lane) {}
+      : words_(counters.words),
+        bytes_(reinterpret_cast<std::uint8_t*>(counters.words)),
+        lane_(lane),
+        lane_bytes_(4 * lane) {
+    ptx::keep(lane_bytes_);  // what is known of its bits only makes the compiler mask them again
+  }
 
   /// Once, before the first row.
   __device__ void clear() {
@@ -46,15 +52,17 @@ class RowCounter {
     std::uint32_t counted = 0;  // by a lane, since the sums were taken
     if (by_vectors) {
       const auto* vectors = reinterpret_cast<const uint4*>(row);
-      for (std::uint64_t i = 0; i < cols / 8; i += kLanes) {
-        if (counted + 8 > kMostCounted) counted = add_up(sums);
-        counted += 8;
-        if (i + lane_ >= cols / 8) continue;
-        const uint4 vector = __ldg(vectors + i + lane_);
-        count_pair(vector.x);
-        count_pair(vector.y);
-        count_pair(vector.z);
-        count_pair(vector.w);
+      const std::uint64_t count = cols / 8;
+      Vectors next = load(vectors, 0, count);
+      for (std::uint64_t first = 0; first < count; first += Vectors::kCount * kLanes) {
+        const Vectors now = next;
+        next = load(vectors, first + Vectors::kCount * kLanes, count);  // on their way while these are counted
+        if (counted + Vectors::kValues > kMostCounted) counted = add_up(sums);
+        counted += Vectors::kValues;
+        UNWEIGHT_UNROLL
+        for (std::uint32_t k = 0; k < Vectors::kCount; ++k) {
+          if (first + k * kLanes + lane_ < count) count_vector(now.of[k]);
+        }
       }
     } else {
       for (std::uint64_t i = 0; i < cols; i += kLanes) {
@@ -70,27 +78,57 @@ class RowCounter {
  private:
   static constexpr std::uint32_t kMostCounted = 255;
 
-  __device__ void count_one(std::uint32_t value) {
-    const std::uint32_t exponent = value >> 7 & 0xff;
-    ++bytes_[exponent / 4 * (4 * kLanes) + exponent % 4];
+  /// What a lane loads ahead of a row.
+  struct Vectors {
+    static constexpr std::uint32_t kCount = 2;
+    static constexpr std::uint32_t kValues = 8 * kCount;
+    uint4 of[kCount];
+  };
+  [[nodiscard]] __device__ Vectors load(const uint4* vectors, std::uint64_t first, std::uint64_t count) const {
+    Vectors loaded{};
+    UNWEIGHT_UNROLL
+    for (std::uint32_t k = 0; k < Vectors::kCount; ++k) {
+      const std::uint64_t i = first + k * kLanes + lane_;
+      if (i < count) loaded.of[k] = __ldg(vectors + i);
+    }
+    return loaded;
   }
+
+  /// The place of the lane's counter of the exponent in bits 0..7 of `shifted`; bits above do not count.
+  [[nodiscard]] __device__ std::uint32_t place(std::uint32_t shifted) const {
+    return ((shifted & 0xfc) << 5) + ((shifted & 3) | lane_bytes_);
+  }
+  __device__ void count_one(std::uint32_t value) { ++bytes_[place(value >> 7)]; }
+  /// Both counters are read before one is written: half as many times the latency of shared memory.
   __device__ void count_pair(std::uint32_t pair) {
-    count_one(pair & 0xffff);
-    count_one(pair >> 16);
+    const std::uint32_t first = place(pair >> 7), second = place(pair >> 23);
+    const std::uint32_t first_count = bytes_[first], second_count = bytes_[second];
+    bytes_[first] = static_cast<std::uint8_t>(first_count + 1);
+    bytes_[second] = static_cast<std::uint8_t>(second_count + (first == second ? 2 : 1));
   }
+  __device__ void count_vector(const uint4& vector) {
+    count_pair(vector.x);
+    count_pair(vector.y);
+    count_pair(vector.z);
+    count_pair(vector.w);
+  }
+
+  static __device__ std::uint32_t even_bytes(std::uint32_t word) { return word & 0x00ff00ffU; }
+  static __device__ std::uint32_t odd_bytes(std::uint32_t word) { return byte_permute(word, 0, 0x4341); }
 
   /// Adds the counters to the sums and clears them.
   __device__ std::uint32_t add_up(LaneCounts& sums) {
     __syncwarp();
     UNWEIGHT_UNROLL
     for (std::uint32_t half = 0; half < 2; ++half) {
-      std::uint32_t* const word = words_ + (2 * lane_ + half) * kLanes;
+      auto* const vectors = reinterpret_cast<uint4*>(words_ + (2 * lane_ + half) * kLanes);
       std::uint32_t even = 0, odd = 0;  // 16-bit sums of at most 32 * 255
-      for (std::uint32_t i = 0; i < kLanes; ++i) {
-        std::uint32_t& counters = word[(i + lane_) % kLanes];
-        even += counters & 0x00ff00ffU;
-        odd += counters >> 8 & 0x00ff00ffU;
-        counters = 0;
+      UNWEIGHT_UNROLL_4
+      for (std::uint32_t i = 0; i < kLanes / 4; ++i) {
+        uint4& four = vectors[(i + lane_) % (kLanes / 4)];
+        even += even_bytes(four.x) + even_bytes(four.y) + even_bytes(four.z) + even_bytes(four.w);
+        odd += odd_bytes(four.x) + odd_bytes(four.y) + odd_bytes(four.z) + odd_bytes(four.w);
+        four = make_uint4(0, 0, 0, 0);
       }
       sums.of[4 * half] += even & 0xffff;
       sums.of[4 * half + 1] += odd & 0xffff;
@@ -104,6 +142,7 @@ class RowCounter {
   std::uint32_t* words_;
   std::uint8_t* bytes_;
   std::uint32_t lane_;
+  std::uint32_t lane_bytes_;
 };
 
 }  // namespace unweight::device

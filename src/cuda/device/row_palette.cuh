@@ -12,51 +12,64 @@ namespace unweight::device {
 /// A palette, the same in all lanes, and which of its own exponents a lane has there.
 struct ChosenPalette {
   PaletteKey key;
-  std::uint32_t lane_members;  ///< bit i: exponent 8 l + i
+  std::uint32_t lane_members;  ///< bit i: exponent 8 l + i. Perhaps also one that does not occur
 };
 
-/// The largest of all lanes' numbers, of those with `count` alone.
-__device__ inline std::uint32_t largest_with(const LaneCounts& counts, std::uint32_t open, std::uint32_t count,
-                                             const std::uint32_t (&rank)[kLaneExponents]) {
-  std::uint32_t best = 0;
+/// Counts and ranks of a lane's exponents as numbers that are compared at once: a count in the high bits, in the low 16
+/// a rank that no two exponents share. 0: not to be chosen.
+template <class Score>
+struct LaneScores {
+  Score of[kLaneExponents];
+
+  /// The best of all lanes' scores, the same in all lanes.
+  [[nodiscard]] __device__ Score best() const {
+    Score best = 0;
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < kLaneExponents; ++i) best = of[i] > best ? of[i] : best;
+    return best_of_lanes(best);
+  }
+
+  [[nodiscard]] static __device__ Score make(std::uint32_t count, std::uint32_t rank) {
+    return static_cast<Score>(count) << 16 | rank;
+  }
+
+ private:
+  static __device__ std::uint32_t best_of_lanes(std::uint32_t score) { return __reduce_max_sync(kAllLanes, score); }
+  static __device__ std::uint64_t best_of_lanes(std::uint64_t score) {
+    const auto high = static_cast<std::uint32_t>(score >> 32);
+    const std::uint32_t best = __reduce_max_sync(kAllLanes, high);
+    const std::uint32_t low = high == best ? static_cast<std::uint32_t>(score) : 0;
+    return std::uint64_t{best} << 32 | __reduce_max_sync(kAllLanes, low);
+  }
+};
+
+/// As choose_palette(), with scores that have room for all counts.
+template <class Score>
+__device__ ChosenPalette choose_by_scores(const LaneCounts& counts, std::uint32_t lane) {
+  LaneScores<Score> scores;
   UNWEIGHT_UNROLL
   for (std::uint32_t i = 0; i < kLaneExponents; ++i) {
-    if ((open >> i & 1) != 0 && counts.of[i] == count && rank[i] > best) best = rank[i];
+    scores.of[i] = scores.make(counts.of[i], kExponents - (kLaneExponents * lane + i));
   }
-  return __reduce_max_sync(kAllLanes, best);
-}
-
-__device__ inline std::uint32_t largest_count(const LaneCounts& counts, std::uint32_t open) {
-  std::uint32_t most = 0;
-  UNWEIGHT_UNROLL
-  for (std::uint32_t i = 0; i < kLaneExponents; ++i) {
-    if ((open >> i & 1) != 0 && counts.of[i] > most) most = counts.of[i];
-  }
-  return __reduce_max_sync(kAllLanes, most);
-}
-
-__device__ inline ChosenPalette choose_palette(const LaneCounts& counts, std::uint32_t lane) {
-  constexpr std::uint32_t kAll = (1U << kLaneExponents) - 1;
-  std::uint32_t rank[kLaneExponents];
-  UNWEIGHT_UNROLL
-  for (std::uint32_t i = 0; i < kLaneExponents; ++i) rank[i] = kExponents - (kLaneExponents * lane + i);
-  const std::uint32_t mode = kExponents - largest_with(counts, kAll, largest_count(counts, kAll), rank);
-  // From 1 on: nearness to the mode in the high bits, lowness in the low ones.
+  const std::uint32_t mode = kExponents - (static_cast<std::uint32_t>(scores.best()) & 0xffff);
+  // Nearness to the mode in the high bits of the rank, lowness in the low ones. 0 is that of exponent 255 where 0 is
+  // the mode: of the 248 that are not chosen, unless it occurs.
   UNWEIGHT_UNROLL
   for (std::uint32_t i = 0; i < kLaneExponents; ++i) {
     const std::uint32_t exponent = kLaneExponents * lane + i;
     const std::uint32_t distance = exponent < mode ? mode - exponent : exponent - mode;
-    rank[i] = (255 - distance) << 8 | (255 - exponent);
-    ++rank[i];
+    scores.of[i] = scores.make(counts.of[i], (255 - distance) << 8 | (255 - exponent));
   }
   ChosenPalette palette{0, 0};
   std::uint32_t sorted[format::kPaletteSize];
   UNWEIGHT_UNROLL
   for (std::uint32_t k = 0; k < format::kPaletteSize; ++k) {
-    const std::uint32_t open = kAll & ~palette.lane_members;
-    const std::uint32_t best = largest_with(counts, open, largest_count(counts, open), rank);
-    std::uint32_t exponent = 255 - ((best - 1) & 255);
-    if (exponent / kLaneExponents == lane) palette.lane_members |= 1U << exponent % kLaneExponents;
+    const Score best = scores.best();
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < kLaneExponents; ++i) {
+      if (scores.of[i] == best) scores.of[i] = 0;
+    }
+    std::uint32_t exponent = 255 - (static_cast<std::uint32_t>(best) & 255);
     UNWEIGHT_UNROLL
     for (std::uint32_t j = 0; j < k; ++j) {
       const std::uint32_t lower = min(sorted[j], exponent), higher = max(sorted[j], exponent);
@@ -67,7 +80,16 @@ __device__ inline ChosenPalette choose_palette(const LaneCounts& counts, std::ui
   }
   UNWEIGHT_UNROLL
   for (std::uint32_t k = 0; k < format::kPaletteSize; ++k) palette.key = palette.key << 8 | sorted[k];
+  UNWEIGHT_UNROLL
+  for (std::uint32_t i = 0; i < kLaneExponents; ++i) palette.lane_members |= (scores.of[i] == 0 ? 1U : 0U) << i;
   return palette;
+}
+
+/// @param cols  of the row: all counts together
+__device__ inline ChosenPalette choose_palette(const LaneCounts& counts, std::uint64_t cols, std::uint32_t lane) {
+  constexpr std::uint64_t kMostOf32Bits = 0xffff;
+  return cols <= kMostOf32Bits ? choose_by_scores<std::uint32_t>(counts, lane)
+                               : choose_by_scores<std::uint64_t>(counts, lane);
 }
 
 }  // namespace unweight::device

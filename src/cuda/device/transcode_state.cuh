@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What the kernels that make a runtime blob from decoded values share: the tensor's extents, the workspace, and what is
-// found out on the way (docs/FORMAT.md, section 6). launch/transcode.cu says in which order they run.
+// found out on the way (docs/FORMAT.md, section 6). launch/transcode_params.hpp says in which order they run.
+//
+// Most are launched so that they may begin before the kernel in front of them has ended. What it writes is there after
+// begin_kernel(), with which each begins; as that waits for the kernel in front to end, and that one waited likewise,
+// all before it is there, too. The last kernel of a half calls wait_for_previous_grids() alone, so that nobody else's
+// kernel begins early.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cuda/device/decode_status.cuh>
+#include <cuda/device/tile_decode.cuh>
+#include <cuda/ptx/grid.cuh>
+#include <cuda/ptx/memory.cuh>
 #include <format/layout.hpp>
 
 namespace unweight::device {
@@ -25,14 +33,19 @@ inline constexpr std::uint32_t kExponents = 256;
 struct TranscodeState {
   std::uint64_t status;                       ///< decode_status.cuh
   std::uint64_t outside[kExponents];          ///< how often each exponent occurs outside its row's palette
+  PaletteKey found[format::kMaxPalettes];     ///< rows' palettes, the first that were found, in no order
   PaletteKey palettes[format::kMaxPalettes];  ///< of the blob, ascending
+  std::uint32_t found_count;                  ///< of rows' palettes, also of those that have no place in `found`
+  std::uint32_t arrivals;                     ///< of thread blocks: is_last_block()
   std::uint32_t palette_count;
   std::uint32_t too_many_palettes;  ///< 1: more rows' palettes than a blob has, so some rows take another one
   std::uint32_t exception_base;
+  std::uint32_t exceptions_fit;  ///< 1: entries with that base have room for all exceptions' exponents
   std::uint32_t is_tiled;
   std::uint64_t exception_units;
   std::uint64_t blob_bytes;
   std::uint64_t content_checksum;
+  alignas(16) format::Header header;  ///< of the blob
 };
 
 /// Device memory. Everything but the values is small.
@@ -56,6 +69,8 @@ struct TranscodeParams {
   std::uint64_t batch, rows, cols;
   std::uint64_t raw_bytes;               ///< of a raw blob
   std::uint64_t first_strip, end_strip;  ///< of the slab, through all matrices
+  std::uint32_t table_blocks;            ///< of encode_tiles: those that write the tables
+  std::uint32_t item_tiles;              ///< of encode_tiles: tiles of a strip that a warp takes
   std::uint64_t content_checksum;        ///< that the values must have
   std::byte* out;                        ///< the runtime blob
   std::uint64_t capacity_bytes;
@@ -88,6 +103,24 @@ __device__ inline bool may_write(const TranscodeParams& params) {
   const TranscodeState& state = *params.workspace.state;
   return state.status == 0 && state.blob_bytes <= params.capacity_bytes;
 }
+
+__device__ inline void begin_kernel() {
+  ptx::wait_for_previous_grids();
+  ptx::launch_dependents();
+}
+
+/// Whether all other blocks of the kernel have got here, too: of their threads, what they have written before is there
+/// then. By all threads of a block.
+__device__ inline bool is_last_block(const TranscodeWorkspace& workspace) {
+  __shared__ std::uint32_t before;
+  __syncthreads();
+  if (threadIdx.x == 0) before = ptx::count_arrival(&workspace.state->arrivals, gridDim.x);
+  __syncthreads();
+  return before == gridDim.x - 1;
+}
+
+/// The thread's warp; from a shuffle, so that the compiler knows it to be the same in all lanes.
+__device__ inline std::uint32_t warp_number() { return __shfl_sync(kAllLanes, threadIdx.x / kLanes, 0); }
 
 __device__ inline bool is_skipped(const TranscodeParams& params) {
   return params.only_if != nullptr && *params.only_if == 0;

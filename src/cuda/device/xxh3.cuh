@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cuda/device/bit_ops.cuh>
 
 #if defined(__CUDACC__)
 #define UNWEIGHT_DEVICE_TABLE static __constant__ const
@@ -55,7 +56,10 @@ __device__ inline std::uint64_t load_bytes(const std::byte* at, std::uint32_t co
   for (std::uint32_t i = 0; i < count; ++i) value |= std::uint64_t{static_cast<std::uint8_t>(at[i])} << 8 * i;
   return value;
 }
-__device__ inline std::uint64_t load64(const std::byte* at) { return load_bytes(at, 8); }
+__device__ inline std::uint64_t load64(const std::byte* at) {
+  return reinterpret_cast<std::uintptr_t>(at) % 8 == 0 ? *reinterpret_cast<const std::uint64_t*>(at)
+                                                       : load_bytes(at, 8);
+}
 
 __device__ inline std::uint64_t rotate_left(std::uint64_t value, std::uint32_t by) {
   return value << by | value >> (64 - by);
@@ -161,16 +165,18 @@ __device__ inline std::uint64_t word_product(std::uint64_t word, std::uint64_t k
   return (mixed & 0xffffffffU) * (mixed >> 32);
 }
 
-/// The key of a block's stripe for word i.
-__device__ inline std::uint64_t stripe_key(std::uint32_t stripe, std::uint32_t i) { return kXxh3Secret[stripe + i]; }
-/// That of the last stripe, which ends where the data do.
+/// The key for word i of a block's stripe is word stripe + i of the secret; that of the last stripe, which ends where
+/// the data do:
 __device__ inline std::uint64_t last_stripe_key(std::uint32_t i) {
   return xxh3_secret(kXxh3SecretBytes - kStripeBytes - 7 + 8 * i);
 }
 
-/// Sum i after a block; `key`: scramble_key(i).
-__device__ inline std::uint64_t scramble(std::uint64_t sum, std::uint64_t key) {
-  return (sum ^ sum >> 47 ^ key) * kXxhSmallPrime1;
+/// Sum i scrambled after a block, (sum ^ sum >> 47 ^ key) * kXxhSmallPrime1, plus that of the next block's stripes;
+/// `key`: scramble_key(i).
+__device__ inline std::uint64_t scramble_and_add(std::uint64_t sum, std::uint64_t key, std::uint64_t next) {
+  const auto low = static_cast<std::uint32_t>(sum), high = static_cast<std::uint32_t>(sum >> 32);
+  return multiply_add(low ^ high >> 15 ^ static_cast<std::uint32_t>(key), high ^ static_cast<std::uint32_t>(key >> 32),
+                      kXxhSmallPrime1, next);
 }
 __device__ inline std::uint64_t scramble_key(std::uint32_t i) {
   return kXxh3Secret[(kXxh3SecretBytes - kStripeBytes) / 8 + i];

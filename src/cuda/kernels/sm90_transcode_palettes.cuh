@@ -3,12 +3,13 @@
 // The palettes of a runtime blob (docs/FORMAT.md, section 6.1 to 6.3), from decoded values, in three kernels:
 //
 //   row_palettes   a warp a row: counts its exponents, chooses its palette, enters that into a hash table
-//   dictionary     one block: the blob's palettes in order, which are all that rows have, or the 256 most frequent
-//   nearest        only where there were more: rows without theirs take the one that covers most of them
-//   base           one block: the exponents that entries of exceptions can hold
+//   dictionary     one block: the blob's palettes in order, which are all that rows have, or the 256 most frequent; and
+//                  the base: the exponents that entries of exceptions can hold
+//   nearest        only where there were more: rows without theirs take the one that covers most of them. Then, by its
+//                  last block, the base
 //
 //   bytes  16 bits a value in. 28672 x 4096: 235 MB, 78 us at 3.0 TB/s.
-//   work   some 8 instructions a value and 1,000 a row.
+//   work   8 instructions a value and some 800 a row.
 //
 // Counts only add up, so the outcome does not depend on the order of the rows.
 #pragma once
@@ -17,17 +18,19 @@
 #include <cuda/device/row_counts.cuh>
 #include <cuda/device/row_palette.cuh>
 #include <cuda/device/transcode_state.cuh>
+#include <format/bf16.hpp>
 #include <format/layout.hpp>
 
 namespace unweight::sm90 {
 
 struct RowPalettesConfig {
   static constexpr std::uint32_t kWarps = 4;
-  static constexpr std::uint32_t kBlocksPerSm = 6;
+  static constexpr std::uint32_t kBlocksPerSm = 5;
+  static constexpr std::uint32_t kRegisterBlocks = 9;  ///< as few registers as these would have leave room for hashes
   static constexpr std::uint32_t kThreads = kWarps * device::kLanes;
 };
 
-/// Adds `rows` rows' palette to the hash table. By one thread.
+/// Adds `rows` rows' palette to the hash table, and to the list where it is new. By one thread.
 __device__ inline void enter_palette(const device::TranscodeWorkspace& workspace, device::PaletteKey palette,
                                      std::uint32_t rows) {
   const std::uint64_t mixed = palette * 0x9e3779b97f4a7c15ULL;
@@ -37,6 +40,10 @@ __device__ inline void enter_palette(const device::TranscodeWorkspace& workspace
     if (found == 0) {
       found = atomicCAS(reinterpret_cast<unsigned long long*>(workspace.slots + slot), 0ULL,
                         static_cast<unsigned long long>(palette));
+    }
+    if (found == 0) {
+      const std::uint32_t number = atomicAdd(&workspace.state->found_count, 1U);
+      if (number < format::kMaxPalettes) workspace.state->found[number] = palette;
     }
     if (found == 0 || found == palette) break;
     if (++slot == workspace.slot_count) slot = 0;
@@ -102,16 +109,18 @@ __device__ inline void store_palette(const device::TranscodeParams& params, cons
 }
 
 template <class Config>
-__global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
+__global__ void __launch_bounds__(Config::kThreads, Config::kRegisterBlocks)
     row_palettes_kernel(const __grid_constant__ device::TranscodeParams params) {
   __shared__ device::LaneCounters counters[Config::kWarps];
   __shared__ OutsideSums outside;
-  const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
+  // In this order: strip_hashes, which may begin now, relies on the values being there.
+  device::begin_kernel();
+  const std::uint32_t warp = device::warp_number(), lane = threadIdx.x % device::kLanes;
   outside.clear();
   device::RowCounter counter(counters[warp], lane);
   counter.clear();
   for_rows(params, counter, warp, [&](const RowPlace& place, const device::LaneCounts& counts) {
-    const device::ChosenPalette palette = device::choose_palette(counts, lane);
+    const device::ChosenPalette palette = device::choose_palette(counts, params.cols, lane);
     store_palette(params, place, palette.key, lane);
     if (lane == 0) enter_palette(params.workspace, palette.key, 1 + place.padding);
     outside.add(counts, palette.lane_members, lane);
@@ -119,16 +128,67 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
   outside.add_to(params.workspace.state->outside);
 }
 
-/// Likewise, once the blob's palettes are known and some rows' are not among them: those get the one that covers most
-/// of their values, the first such. `outside` starts at 0 again.
+/// The lowest base whose window of exponents covers most exceptions; all lanes of a warp get it.
+__device__ inline std::uint32_t best_exception_base(const std::uint64_t* outside, std::uint32_t lane) {
+  constexpr std::uint32_t kLaneBases = format::kMaxExceptionBase / device::kLanes + 1;
+  std::uint64_t covered = 0, most = 0;
+  std::uint32_t best = 0;
+  UNWEIGHT_NO_UNROLL
+  for (std::uint32_t base = lane * kLaneBases; base < (lane + 1) * kLaneBases; ++base) {
+    if (base > format::kMaxExceptionBase) break;
+    if (base == lane * kLaneBases) {
+      for (std::uint32_t i = 1; i <= format::kExceptionWindow; ++i) covered += outside[base + i];
+      most = covered;
+      best = base;
+      continue;
+    }
+    covered += outside[base + format::kExceptionWindow] - outside[base];
+    if (covered > most) {
+      most = covered;
+      best = base;
+    }
+  }
+  // Of the best of all lanes', the first: lanes have their bases in order.
+  std::uint32_t owner = lane;
+  UNWEIGHT_UNROLL
+  for (std::uint32_t distance = 1; distance < device::kLanes; distance *= 2) {
+    const std::uint32_t low = __shfl_xor_sync(device::kAllLanes, static_cast<std::uint32_t>(most), distance);
+    const std::uint32_t high = __shfl_xor_sync(device::kAllLanes, static_cast<std::uint32_t>(most >> 32), distance);
+    const std::uint32_t other = __shfl_xor_sync(device::kAllLanes, owner, distance);
+    const std::uint64_t other_most = std::uint64_t{high} << 32 | low;
+    if (other_most > most || (other_most == most && other < owner)) {
+      most = other_most;
+      owner = other;
+    }
+  }
+  return __shfl_sync(device::kAllLanes, best, owner);
+}
+
+/// By a warp.
+__device__ inline void set_exception_base(device::TranscodeState& state, std::uint32_t lane) {
+  const std::uint32_t base = best_exception_base(state.outside, lane);
+  bool fit = true;
+  for (std::uint32_t e = lane; e < device::kExponents; e += device::kLanes) {
+    if (state.outside[e] == 0) continue;
+    fit = fit && format::exponent_fits_entry(static_cast<std::uint8_t>(e), static_cast<std::uint8_t>(base));
+  }
+  fit = __all_sync(device::kAllLanes, fit);
+  if (lane != 0) return;
+  state.exception_base = base;
+  state.exceptions_fit = fit ? 1 : 0;
+}
+
+/// As row_palettes, once the blob's palettes are known and some rows' are not among them: those get the one that covers
+/// most of their values, the first such. `outside` starts at 0 again.
 template <class Config>
-__global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
+__global__ void __launch_bounds__(Config::kThreads, Config::kRegisterBlocks)
     nearest_palettes_kernel(const __grid_constant__ device::TranscodeParams params) {
+  device::begin_kernel();
   if (device::is_skipped(params)) return;
   __shared__ device::LaneCounters counters[Config::kWarps];
   __shared__ std::uint32_t row_counts[Config::kWarps][device::kExponents];
   __shared__ OutsideSums outside;
-  const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
+  const std::uint32_t warp = device::warp_number(), lane = threadIdx.x % device::kLanes;
   const device::TranscodeState& state = *params.workspace.state;
   outside.clear();
   device::RowCounter counter(counters[warp], lane);
@@ -169,6 +229,8 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
     store_palette(params, place, palette, lane);
   });
   outside.add_to(params.workspace.state->outside);
+  // Of a part of the tensor, from what has been added so far; the last part's is the right one.
+  if (device::is_last_block(params.workspace) && warp == 0) set_exception_base(*params.workspace.state, lane);
 }
 
 // ---- the blob's palettes --------------------------------------------------------------------------------------------
@@ -191,7 +253,6 @@ template <class Config>
 struct DictionaryStorage {
   device::PaletteKey chosen[format::kMaxPalettes];
   RankedPalette best[Config::kThreads];
-  std::uint32_t count;
 };
 
 /// Chooses the 256 most frequent palettes of more, one after the other: it happens with noise alone.
@@ -223,66 +284,32 @@ template <class Config>
 __global__ void __launch_bounds__(Config::kThreads, 1)
     dictionary_kernel(const __grid_constant__ device::TranscodeParams params) {
   __shared__ DictionaryStorage<Config> storage;
+  device::begin_kernel();
   const device::TranscodeWorkspace& workspace = params.workspace;
-  if (threadIdx.x == 0) storage.count = 0;
-  __syncthreads();
-  for (std::uint64_t slot = threadIdx.x; slot < workspace.slot_count; slot += Config::kThreads) {
-    const device::PaletteKey palette = workspace.slots[slot];
-    if (palette == 0) continue;
-    const std::uint32_t at = atomicAdd(&storage.count, 1U);
-    if (at < format::kMaxPalettes) storage.chosen[at] = palette;
+  device::TranscodeState& state = *workspace.state;
+  const bool too_many = state.found_count > format::kMaxPalettes;
+  const std::uint32_t count = too_many ? format::kMaxPalettes : state.found_count;
+  if (too_many) {
+    choose_most_frequent(workspace, storage);
+  } else {
+    if (threadIdx.x < count) storage.chosen[threadIdx.x] = state.found[threadIdx.x];
+    __syncthreads();
   }
-  __syncthreads();
-  const bool too_many = storage.count > format::kMaxPalettes;
-  __syncthreads();
-  if (too_many) choose_most_frequent(workspace, storage);
-  const std::uint32_t count = too_many ? format::kMaxPalettes : storage.count;
   if (threadIdx.x < count) {
     const device::PaletteKey mine = storage.chosen[threadIdx.x];
     std::uint32_t before = 0;
     for (std::uint32_t i = 0; i < count; ++i) before += storage.chosen[i] < mine ? 1 : 0;
-    workspace.state->palettes[before] = mine;
+    state.palettes[before] = mine;
   }
   if (threadIdx.x == 0) {
-    workspace.state->palette_count = count;
-    workspace.state->too_many_palettes = too_many ? 1 : 0;
+    state.palette_count = count;
+    state.too_many_palettes = too_many ? 1 : 0;
   }
-  if (too_many && threadIdx.x < device::kExponents) workspace.state->outside[threadIdx.x] = 0;
-}
-
-struct ExceptionBaseConfig {
-  static constexpr std::uint32_t kThreads = device::kExponents;
-};
-
-/// One block: the lowest base whose window of exponents covers most exceptions.
-template <class Config>
-__global__ void __launch_bounds__(Config::kThreads, 1)
-    exception_base_kernel(const __grid_constant__ device::TranscodeParams params) {
-  __shared__ std::uint64_t outside[device::kExponents];
-  __shared__ std::uint64_t covered[Config::kThreads];
-  __shared__ std::uint32_t bases[Config::kThreads];
-  const std::uint32_t base = threadIdx.x;
-  outside[base] = params.workspace.state->outside[base];
-  __syncthreads();
-  std::uint64_t sum = 0;
-  if (base <= format::kMaxExceptionBase) {
-    for (std::uint32_t i = 1; i <= format::kExceptionWindow; ++i) sum += outside[base + i];
+  if (too_many) {
+    if (threadIdx.x < device::kExponents) state.outside[threadIdx.x] = 0;
+  } else if (device::warp_number() == Config::kThreads / device::kLanes - 1) {  // it has no palette to place
+    set_exception_base(state, threadIdx.x % device::kLanes);
   }
-  covered[base] = sum;
-  bases[base] = base;
-  __syncthreads();
-  for (std::uint32_t half = Config::kThreads / 2; half > 0; half /= 2) {
-    if (base < half) {
-      const bool better = covered[base + half] > covered[base] ||
-                          (covered[base + half] == covered[base] && bases[base + half] < bases[base]);
-      if (better) {
-        covered[base] = covered[base + half];
-        bases[base] = bases[base + half];
-      }
-    }
-    __syncthreads();
-  }
-  if (base == 0) params.workspace.state->exception_base = bases[0];
 }
 
 }  // namespace unweight::sm90

@@ -2,65 +2,37 @@
 //
 // All of a runtime blob but its tiles and exceptions (docs/FORMAT.md, sections 2, 4 and 5), in small kernels:
 //
-//   strip_hashes   a block a strip: XXH3-64 of its values
-//   start_units    a warp a segment of 64 tiles: where each tile's exceptions begin in it
+//   strip_hashes   a block a strip: XXH3-64 of its values, beside row_palettes
 //   plan           one block: where the segments begin, whether tiles pay, the blob's size, the content's checksum
-//   write_tables   the sections between tiles and exceptions, and what is padding
-//   chunk_hashes   a block a chunk of 2^20 bytes: XXH3-64 of the payload
-//   finish         one block: the header
+//   chunk_hashes   a block a chunk of 2^20 bytes: XXH3-64 of the payload; the last block makes the header
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cuda/device/block_hash.cuh>
 #include <cuda/device/transcode_state.cuh>
-#include <format/bf16.hpp>
 #include <format/layout.hpp>
 
 namespace unweight::sm90 {
 
 struct HashConfig {
   static constexpr std::uint32_t kThreads = device::kHashThreads;
-  static constexpr std::uint32_t kBlocksPerSm = 3;
+  static constexpr std::uint32_t kBlocksPerSm = 2;
 };
 
 template <class Config>
 __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
     strip_hashes_kernel(const __grid_constant__ device::TranscodeParams params) {
   __shared__ device::HashStorage storage;
+  // It begins when all blocks of row_palettes have found the values there, so they are, and waits for row_palettes
+  // itself only at the end: the two have work for different parts of a multiprocessor.
+  ptx::launch_dependents();
   const std::uint64_t strip = params.first_strip + blockIdx.x;
   const auto* values = reinterpret_cast<const std::byte*>(device::strip_values(params, strip));
   const std::uint64_t hash =
       device::hash_range(values, device::strip_rows(params, strip) * params.cols * sizeof(std::uint16_t), storage);
   if (threadIdx.x == 0) params.workspace.content_hashes[strip] = hash;
-}
-
-struct StartUnitsConfig {
-  static constexpr std::uint32_t kWarps = 8;
-  static constexpr std::uint32_t kThreads = kWarps * device::kLanes;
-};
-
-/// Replaces the tiles' units by where they begin in their segment, and stores the segments' sums. A lane has two tiles.
-template <class Config>
-__global__ void __launch_bounds__(Config::kThreads)
-    start_units_kernel(const __grid_constant__ device::TranscodeParams params) {
-  const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
-  const std::uint64_t segment = std::uint64_t{blockIdx.x} * Config::kWarps + warp;
-  if (segment >= params.geometry.segments) return;
-  const std::uint64_t tile = segment * format::kTilesPerSegment + 2 * lane, tiles = params.geometry.tiles;
-  std::uint16_t* const starts = params.workspace.tile_starts;
-  const std::uint32_t first = tile < tiles ? starts[tile] : 0, second = tile + 1 < tiles ? starts[tile + 1] : 0;
-  std::uint32_t sum = first + second;
-  UNWEIGHT_UNROLL
-  for (std::uint32_t distance = 1; distance < device::kLanes; distance *= 2) {
-    const std::uint32_t before = __shfl_up_sync(device::kAllLanes, sum, distance);
-    if (lane >= distance) sum += before;
-  }
-  // The stream's end has an entry, too.
-  const std::uint32_t begin = sum - first - second;
-  if (tile <= tiles) starts[tile] = static_cast<std::uint16_t>(begin);
-  if (tile + 1 <= tiles) starts[tile + 1] = static_cast<std::uint16_t>(begin + first);
-  if (lane == device::kLanes - 1) params.workspace.segment_starts[segment] = sum;
+  ptx::wait_for_previous_grids();
 }
 
 struct PlanConfig {
@@ -69,27 +41,48 @@ struct PlanConfig {
 
 /// What a scan of the segments by a block needs.
 struct ScanStorage {
-  std::uint64_t sums[PlanConfig::kThreads];
+  std::uint64_t warps[PlanConfig::kThreads / device::kLanes];
 };
+
+/// The sums of this lane's and all lower lanes' values.
+__device__ inline std::uint64_t add_lower_lanes(std::uint64_t value, std::uint32_t lane) {
+  UNWEIGHT_UNROLL
+  for (std::uint32_t distance = 1; distance < device::kLanes; distance *= 2) {
+    const std::uint32_t low = __shfl_up_sync(device::kAllLanes, static_cast<std::uint32_t>(value), distance);
+    const std::uint32_t high = __shfl_up_sync(device::kAllLanes, static_cast<std::uint32_t>(value >> 32), distance);
+    if (lane >= distance) value += std::uint64_t{high} << 32 | low;
+  }
+  return value;
+}
 
 /// Replaces the segments' sums by their starts. Returns the sum of all to every thread. The starts are right only where
 /// that is below 2^32, as it is in a tiled blob.
 __device__ inline std::uint64_t scan_segments(std::uint32_t* segments, std::uint64_t count, ScanStorage& storage) {
-  constexpr std::uint32_t kThreads = PlanConfig::kThreads;
+  constexpr std::uint32_t kMine = 8, kWarps = PlanConfig::kThreads / device::kLanes;
+  const std::uint32_t warp = device::warp_number(), lane = threadIdx.x % device::kLanes;
   std::uint64_t before = 0;
-  for (std::uint64_t first = 0; first < count; first += kThreads) {
-    const std::uint64_t i = first + threadIdx.x;
-    const std::uint64_t mine = i < count ? segments[i] : 0;
-    storage.sums[threadIdx.x] = mine;
-    __syncthreads();
-    for (std::uint32_t distance = 1; distance < kThreads; distance *= 2) {
-      const std::uint64_t add = threadIdx.x >= distance ? storage.sums[threadIdx.x - distance] : 0;
-      __syncthreads();
-      storage.sums[threadIdx.x] += add;
-      __syncthreads();
+  for (std::uint64_t first = 0; first < count; first += kMine * PlanConfig::kThreads) {
+    const std::uint64_t at = first + kMine * threadIdx.x;
+    std::uint32_t sums[kMine];
+    std::uint64_t mine = 0;
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < kMine; ++i) {
+      sums[i] = at + i < count ? segments[at + i] : 0;
+      mine += sums[i];
     }
-    if (i < count) segments[i] = static_cast<std::uint32_t>(before + storage.sums[threadIdx.x] - mine);
-    before += storage.sums[kThreads - 1];
+    const std::uint64_t up_to_here = add_lower_lanes(mine, lane);
+    if (lane == device::kLanes - 1) storage.warps[warp] = up_to_here;
+    __syncthreads();
+    std::uint64_t start = before + up_to_here - mine;
+    for (std::uint32_t w = 0; w < kWarps; ++w) {
+      if (w < warp) start += storage.warps[w];
+      before += storage.warps[w];
+    }
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < kMine; ++i) {
+      if (at + i < count) segments[at + i] = static_cast<std::uint32_t>(start);
+      start += sums[i];
+    }
     __syncthreads();
   }
   return before;
@@ -106,6 +99,7 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
     plan_kernel(const __grid_constant__ device::TranscodeParams params) {
   __shared__ device::HashStorage hash_storage;
   __shared__ ScanStorage scan_storage;
+  ptx::wait_for_previous_grids();
   device::TranscodeState& state = *params.workspace.state;
   const std::uint64_t strips = params.cols == 0 ? 0 : params.batch * params.geometry.strips;
   const std::uint64_t content = device::hash_range(reinterpret_cast<const std::byte*>(params.workspace.content_hashes),
@@ -127,84 +121,9 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
   params.outcome[1] = state.blob_bytes;
 }
 
-struct WriteTablesConfig {
-  static constexpr std::uint32_t kThreads = 256;
-};
-
-/// Bytes of the blob that are neither header, tile, exception nor raw value, two at a time.
-struct TableWriter {
-  const device::TranscodeParams& params;
-  const device::TranscodeState& state;
-  format::TiledGeometry at;
-
-  [[nodiscard]] __device__ std::uint32_t row_number(std::uint64_t row) const {
-    if (row >= at.padded_rows) return 0;
-    return device::palette_number(state, params.workspace.row_palettes[row]);
-  }
-  [[nodiscard]] __device__ std::uint32_t palette_byte(std::uint64_t i) const {
-    if (i >= std::uint64_t{state.palette_count} * format::kPaletteSize) return 0;
-    return format::rotate_exponent(device::palette_exponent(state.palettes[i / format::kPaletteSize],
-                                                            static_cast<std::uint32_t>(i % format::kPaletteSize)));
-  }
-
-  /// The two bytes at `offset`, which is even and between the tiles and the exceptions.
-  [[nodiscard]] __device__ std::uint32_t unit(std::uint64_t offset) const {
-    if (offset < at.tile_starts_offset) {
-      const std::uint64_t i = (offset - at.segment_starts_offset) / sizeof(std::uint32_t);
-      const std::uint32_t start = i < at.segments ? params.workspace.segment_starts[i] : 0;
-      return offset % sizeof(std::uint32_t) == 0 ? start & 0xffff : start >> 16;
-    }
-    if (offset < at.row_palettes_offset) {
-      const std::uint64_t i = (offset - at.tile_starts_offset) / sizeof(std::uint16_t);
-      return i <= at.tiles ? params.workspace.tile_starts[i] : 0;
-    }
-    if (offset < at.palettes_offset) {
-      const std::uint64_t row = offset - at.row_palettes_offset;
-      return row_number(row) | row_number(row + 1) << 8;
-    }
-    const std::uint64_t i = offset - at.palettes_offset;
-    return palette_byte(i) | palette_byte(i + 1) << 8;
-  }
-};
-
-template <class Config>
-__global__ void __launch_bounds__(Config::kThreads)
-    write_tables_kernel(const __grid_constant__ device::TranscodeParams params) {
-  if (!device::may_write(params)) return;
-  const device::TranscodeState& state = *params.workspace.state;
-  const TableWriter writer{params, state,
-                           format::tiled_geometry(params.batch, params.rows, params.cols, state.palette_count)};
-  const std::uint64_t thread = std::uint64_t{blockIdx.x} * Config::kThreads + threadIdx.x,
-                      threads = std::uint64_t{gridDim.x} * Config::kThreads;
-  std::uint64_t end = format::kHeaderBytes + params.batch * params.rows * params.cols * sizeof(std::uint16_t);
-  if (state.is_tiled != 0) {
-    const std::uint64_t begin = writer.at.segment_starts_offset;
-    for (std::uint64_t offset = begin + 2 * thread; offset < writer.at.exceptions_offset; offset += 2 * threads) {
-      *reinterpret_cast<std::uint16_t*>(params.out + offset) = static_cast<std::uint16_t>(writer.unit(offset));
-    }
-    end = writer.at.exceptions_offset + state.exception_units * sizeof(std::uint16_t);
-  }
-  for (std::uint64_t offset = end + 2 * thread; offset < state.blob_bytes; offset += 2 * threads) {
-    *reinterpret_cast<std::uint16_t*>(params.out + offset) = 0;
-  }
-}
-
 /// Chunks of the payload.
 __device__ inline std::uint64_t chunk_count(const device::TranscodeState& state) {
   return format::ceil_div(state.blob_bytes - format::kHeaderBytes, device::kPayloadChunkBytes);
-}
-
-template <class Config>
-__global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
-    chunk_hashes_kernel(const __grid_constant__ device::TranscodeParams params) {
-  __shared__ device::HashStorage storage;
-  const device::TranscodeState& state = *params.workspace.state;
-  if (!device::may_write(params) || blockIdx.x >= chunk_count(state)) return;
-  const std::uint64_t begin = format::kHeaderBytes + blockIdx.x * device::kPayloadChunkBytes;
-  const std::uint64_t left = state.blob_bytes - begin;
-  const std::uint64_t hash = device::hash_range(
-      params.out + begin, left < device::kPayloadChunkBytes ? left : device::kPayloadChunkBytes, storage);
-  if (threadIdx.x == 0) params.workspace.payload_hashes[blockIdx.x] = hash;
 }
 
 /// The magic bytes, the first in the lowest byte: device code has no arrays of the host's.
@@ -245,28 +164,12 @@ __device__ inline format::Header make_header(const device::TranscodeParams& para
   return h;
 }
 
-template <class Config>
-__global__ void __launch_bounds__(Config::kThreads, 1)
-    finish_kernel(const __grid_constant__ device::TranscodeParams params) {
-  __shared__ device::HashStorage storage;
-  alignas(16) __shared__ format::Header header;
-  device::TranscodeState& state = *params.workspace.state;
-  const bool fits = device::may_write(params);
+/// Says what came of it, with the header where there is one. By all threads of a block.
+__device__ inline void report_outcome(const device::TranscodeParams& params, bool fits) {
+  const device::TranscodeState& state = *params.workspace.state;
   if (fits) {
-    const std::uint64_t payload =
-        device::hash_range(reinterpret_cast<const std::byte*>(params.workspace.payload_hashes),
-                           chunk_count(state) * sizeof(std::uint64_t), storage);
-    if (threadIdx.x == 0) {
-      header = make_header(params, state);
-      header.payload_checksum = payload;
-    }
-    __syncthreads();
-    const std::uint64_t checksum = device::hash_range(reinterpret_cast<const std::byte*>(&header),
-                                                      offsetof(format::Header, header_checksum), storage);
-    if (threadIdx.x == 0) header.header_checksum = checksum;
-    __syncthreads();
-    const auto* words = reinterpret_cast<const std::uint64_t*>(&header);
-    if (threadIdx.x < sizeof header / sizeof *words) {
+    const auto* words = reinterpret_cast<const std::uint64_t*>(&state.header);
+    if (threadIdx.x < sizeof state.header / sizeof *words) {
       reinterpret_cast<std::uint64_t*>(params.out)[threadIdx.x] = words[threadIdx.x];
       params.outcome[2 + threadIdx.x] = words[threadIdx.x];
     }
@@ -276,6 +179,48 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
     params.outcome[0] = too_large ? device::make_report(device::Finding::kTooLarge, 0) : state.status;
     params.outcome[1] = state.blob_bytes;
   }
+}
+
+/// A block a chunk; the last to get there goes on with the hash of their hashes, then with the header's. Blocks beyond
+/// the payload's end have nothing to hash.
+template <class Config>
+__global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
+    chunk_hashes_kernel(const __grid_constant__ device::TranscodeParams params) {
+  enum Stage { kChunk, kPayload, kHeader };
+  __shared__ device::HashStorage storage;
+  ptx::wait_for_previous_grids();
+  device::TranscodeState& state = *params.workspace.state;
+  const bool fits = device::may_write(params), has_chunk = fits && blockIdx.x < chunk_count(state);
+  const std::uint64_t begin = format::kHeaderBytes + blockIdx.x * device::kPayloadChunkBytes;
+  const std::byte* data = params.out + begin;
+  std::uint64_t size = 0;
+  if (has_chunk) {
+    const std::uint64_t left = state.blob_bytes - begin;
+    size = left < device::kPayloadChunkBytes ? left : device::kPayloadChunkBytes;
+  }
+  // One copy of the code that hashes, for all three.
+  UNWEIGHT_NO_UNROLL
+  for (std::uint32_t stage = kChunk; stage <= kHeader; ++stage) {
+    const std::uint64_t hash = device::hash_range(data, size, storage);
+    if (stage == kChunk) {
+      if (threadIdx.x == 0 && has_chunk) params.workspace.payload_hashes[blockIdx.x] = hash;
+      if (!device::is_last_block(params.workspace)) return;
+      if (!fits) break;
+      data = reinterpret_cast<const std::byte*>(params.workspace.payload_hashes);
+      size = chunk_count(state) * sizeof(std::uint64_t);
+    } else if (stage == kPayload) {
+      if (threadIdx.x == 0) {
+        state.header = make_header(params, state);
+        state.header.payload_checksum = hash;
+      }
+      data = reinterpret_cast<const std::byte*>(&state.header);
+      size = offsetof(format::Header, header_checksum);
+    } else if (threadIdx.x == 0) {
+      state.header.header_checksum = hash;
+    }
+    __syncthreads();
+  }
+  report_outcome(params, fits);
 }
 
 /// Copies the values of a raw distribution blob to the slab, a block a strip.

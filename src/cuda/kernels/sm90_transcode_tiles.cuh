@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Tiles of a runtime blob from decoded values (docs/FORMAT.md, sections 3 and 4), once the palettes are known:
+// Tiles of a runtime blob from decoded values (docs/FORMAT.md, sections 3 and 4), once it is known where each one's
+// exceptions begin: the tiles and their exceptions, or, of a raw blob, the values; some of the blocks write the tables.
 //
-//   count_units   how many exception units each tile has, so that it is known where each one's begin
-//   encode_tiles  the tiles and their exceptions, or, of a raw blob, the values
+//   bytes  16 bits a value in, 11.2 bits out. 28672 x 4096: 235 + 165 MB, 133 us at 3.0 TB/s.
+//   work   some 20 instructions a value.
 //
-//   bytes  16 bits a value in, twice; 11.2 bits out. 28672 x 4096: 235 MB, then 235 + 165 MB, 210 us at 3.0 TB/s.
-//   work   count some 5 instructions a value, encode 12.
-//
-// A warp works on up to 8 neighbouring tiles of a strip, alone. In encode_tiles a tile goes through shared memory,
-// which turns rows into the lanes' fragments, as decoding does the other way round:
+// A warp works on up to 8 neighbouring tiles of a strip, alone. A tile goes through shared memory, which turns rows
+// into the lanes' fragments, as decoding does the other way round:
 //
 //   global, 128-byte row pieces  -->  shared, 2 KiB, swizzled  -->  32 values a lane  -->  sign+mantissa, codes
 //                                                                                    -->  exceptions, where a ballot of
@@ -18,7 +16,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cuda/device/blob_tables.cuh>
 #include <cuda/device/code_table.cuh>
+#include <cuda/device/tile_source.cuh>
 #include <cuda/device/tile_staging.cuh>
 #include <cuda/device/transcode_state.cuh>
 #include <format/bf16.hpp>
@@ -26,99 +26,11 @@
 
 namespace unweight::sm90 {
 
-struct TranscodeTilesConfig {
+struct EncodeTilesConfig {
   static constexpr std::uint32_t kWarps = 4;
   static constexpr std::uint32_t kBlocksPerSm = 8;
   static constexpr std::uint32_t kThreads = kWarps * device::kLanes;
-  static constexpr std::uint32_t kItemTiles = 8;  ///< tiles of a strip that a warp takes
 };
-
-/// The tiles of a warp, neighbours in a strip.
-struct TileItem {
-  std::uint64_t strip;
-  std::uint32_t first_column, end_column;  ///< in tiles
-  std::uint64_t first_tile;                ///< number of the first
-  std::uint32_t rows;                      ///< of the strip that belong to the matrix
-  const std::uint16_t* values;             ///< of the strip
-
-  /// False where the slab has no such item.
-  __device__ bool find(const device::TranscodeParams& params, std::uint32_t number) {
-    constexpr std::uint32_t kItemTiles = TranscodeTilesConfig::kItemTiles;
-    const auto columns = static_cast<std::uint32_t>(params.geometry.tiles_per_strip);
-    const std::uint32_t per_strip = (columns + kItemTiles - 1) / kItemTiles, strip_in_slab = number / per_strip;
-    strip = params.first_strip + strip_in_slab;
-    if (strip >= params.end_strip) return false;
-    first_column = (number - strip_in_slab * per_strip) * kItemTiles;
-    end_column = min(columns, first_column + kItemTiles);
-    first_tile = strip * columns + first_column;
-    rows = device::strip_rows(params, strip);
-    values = device::strip_values(params, strip);
-    return true;
-  }
-};
-
-/// Where a tile's values are.
-struct TileSource {
-  const std::uint16_t* values;  ///< of its first row
-  std::uint64_t stride;
-  std::uint32_t rows, cols;  ///< inside the matrix
-  bool by_vectors;           ///< whole, and its rows aligned to 16 bytes
-
-  __device__ TileSource(const device::TranscodeParams& params, const TileItem& item, std::uint32_t column)
-      : values(item.values + std::uint64_t{column} * format::kTileCols), stride(params.cols), rows(item.rows) {
-    const std::uint64_t left = params.cols - std::uint64_t{column} * format::kTileCols;
-    cols = left < format::kTileCols ? static_cast<std::uint32_t>(left) : format::kTileCols;
-    by_vectors = rows == format::kTileRows && cols == format::kTileCols && params.cols % 8 == 0;
-  }
-};
-
-// ---- count ----------------------------------------------------------------------------------------------------------
-
-__device__ inline std::uint32_t count_pair(const device::CodeTable& units, std::uint32_t row, std::uint32_t pair) {
-  const std::uint32_t exponents = device::pair_exponents(pair);
-  return units.look_up(row, exponents >> 8 & 0xff) + units.look_up(row, exponents >> 24);
-}
-
-/// A tile's units; all lanes get the same.
-__device__ inline std::uint32_t count_units(const device::CodeTable& units, const TileSource& tile,
-                                            std::uint32_t lane) {
-  std::uint32_t sum = 0;
-  if (tile.by_vectors) {
-    UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < 4; ++i) {
-      const std::uint32_t row = lane / device::kRowChunks + 4 * i;
-      const auto* chunks = reinterpret_cast<const uint4*>(tile.values + row * tile.stride);
-      const uint4 chunk = __ldg(chunks + lane % device::kRowChunks);
-      sum += count_pair(units, row, chunk.x) + count_pair(units, row, chunk.y) + count_pair(units, row, chunk.z) +
-             count_pair(units, row, chunk.w);
-    }
-  } else {
-    for (std::uint32_t row = 0; row < tile.rows; ++row) {
-      for (std::uint32_t col = lane; col < tile.cols; col += device::kLanes) {
-        sum += units.look_up(row, format::exponent_of(tile.values[row * tile.stride + col]));
-      }
-    }
-  }
-  return min(__reduce_add_sync(device::kAllLanes, sum), format::kEscapedTileUnits);
-}
-
-template <class Config>
-__global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
-    count_units_kernel(const __grid_constant__ device::TranscodeParams params) {
-  __shared__ device::CodeTable tables[Config::kWarps];
-  const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
-  TileItem item;
-  if (!item.find(params, blockIdx.x * Config::kWarps + warp)) return;
-  tables[warp].make_units(params.workspace.row_palettes + item.strip * format::kTileRows,
-                          params.workspace.state->exception_base, lane);
-  for (std::uint32_t column = item.first_column; column < item.end_column; ++column) {
-    const std::uint32_t units = count_units(tables[warp], TileSource(params, item, column), lane);
-    const std::uint64_t tile = item.first_tile + (column - item.first_column);
-    if (lane == 0) params.workspace.tile_starts[tile] = static_cast<std::uint16_t>(units);
-  }
-}
-
-// ---- encode ---------------------------------------------------------------------------------------------------------
 
 struct TileStorage {
   device::CodeTable codes;
@@ -131,13 +43,16 @@ struct TileEncoder {
   TileStorage& storage;
   std::uint16_t* exceptions;  ///< of the blob
   std::uint8_t exception_base;
+  bool all_fit;  ///< entries have room for all exceptions' exponents
   std::uint32_t lane;
 
   /// @param palettes  of the strip's rows
   /// @param tile      of all tiles
-  __device__ void run(const TileSource& source, const device::PaletteKey* palettes, std::uint64_t tile) const {
+  /// @param vectors   the tile's, where it is whole
+  __device__ void run(const device::TileSource& source, const device::TileVectors& vectors,
+                      const device::PaletteKey* palettes, std::uint64_t tile) const {
     __syncwarp();  // the tile before has been read from the staging memory
-    stage(source, palettes);
+    stage(source, vectors, palettes);
     __syncwarp();
     std::uint32_t sign_mantissa[device::kLaneGroups], codes[4] = {};
     encode(sign_mantissa, codes);
@@ -148,13 +63,14 @@ struct TileEncoder {
  private:
   /// The tile's rows; what lies outside the matrix becomes the lowest exponent of its row's palette, sign and mantissa
   /// 0.
-  __device__ void stage(const TileSource& source, const device::PaletteKey* palettes) const {
+  __device__ void stage(const device::TileSource& source, const device::TileVectors& vectors,
+                        const device::PaletteKey* palettes) const {
     if (source.by_vectors) {
       UNWEIGHT_UNROLL
-      for (std::uint32_t i = 0; i < 4; ++i) {
-        const std::uint32_t row = lane / device::kRowChunks + 4 * i, chunk = lane % device::kRowChunks;
-        const uint4 values = __ldg(reinterpret_cast<const uint4*>(source.values + row * source.stride) + chunk);
-        *reinterpret_cast<uint4*>(storage.staging + device::staged_chunk(row, chunk)) = values;
+      for (std::uint32_t i = 0; i < device::TileVectors::kCount; ++i) {
+        const std::uint32_t at =
+            device::staged_chunk(device::TileVectors::row(lane, i), device::TileVectors::chunk(lane));
+        *reinterpret_cast<uint4*>(storage.staging + at) = vectors.of[i];
       }
       return;
     }
@@ -207,38 +123,32 @@ struct TileEncoder {
     return (index >> 4) << 9 | lane << 4 | (index & 15);
   }
 
-  /// Calls body(index) for the lane's exceptions among its values 16 * half to 16 * half + 15.
-  template <class Body>
-  __device__ void for_exceptions(const std::uint32_t (&codes)[4], std::uint32_t half, const Body& body) const {
-    UNWEIGHT_UNROLL
-    for (std::uint32_t k = 0; k < 2; ++k) {
-      std::uint32_t marks = (half == 0 ? codes[k] : codes[2 + k]) & 0x88888888U;
-      while (marks != 0) {
-        const auto bit = static_cast<std::uint32_t>(__ffs(static_cast<int>(marks)) - 1);
-        marks &= marks - 1;
-        body(16 * half + 8 * k + bit / 4);
-      }
-    }
-  }
-
   [[nodiscard]] __device__ bool fits(std::uint8_t exponent) const {
     return format::exponent_fits_entry(exponent, exception_base);
   }
 
+  /// Units of the lane's exceptions among `marks`.
+  [[nodiscard]] __device__ std::uint32_t count(std::uint32_t marks) const {
+    auto units = static_cast<std::uint32_t>(__popc(marks));
+    if (all_fit) return units;
+    for (; marks != 0; marks &= marks - 1) units += fits(exponent(lowest(marks))) ? 0U : 1U;
+    return units;
+  }
+  static __device__ std::uint32_t lowest(std::uint32_t marks) {
+    return static_cast<std::uint32_t>(__ffs(static_cast<int>(marks)) - 1);
+  }
+
   /// The tile's list, in the order of positions: the lanes' first halves, then their second ones. Or its plane.
   __device__ void write_exceptions(std::uint64_t tile, const std::uint32_t (&codes)[4]) const {
-    const bool any = ((codes[0] | codes[1] | codes[2] | codes[3]) & 0x88888888U) != 0;
-    if (!__any_sync(device::kAllLanes, any)) return;
+    constexpr std::uint32_t kHalf = 16;
+    std::uint32_t marks = device::exception_marks(codes);
+    if (!__any_sync(device::kAllLanes, marks != 0)) return;
     const std::uint64_t begin = std::uint64_t{params.workspace.segment_starts[tile / format::kTilesPerSegment]} +
                                 params.workspace.tile_starts[tile];
     std::uint16_t* const units = exceptions + begin;
 
-    std::uint32_t counts[2] = {};
-    UNWEIGHT_UNROLL
-    for (std::uint32_t half = 0; half < 2; ++half) {
-      for_exceptions(codes, half, [&](std::uint32_t index) { counts[half] += fits(exponent(index)) ? 1U : 2U; });
-    }
-    std::uint32_t sums = counts[0] | counts[1] << 16;  // up to 1024 each, in the sums of all lanes
+    const std::uint32_t first_count = count(marks & 0xffff), second_count = count(marks & 0xffff0000U);
+    std::uint32_t sums = first_count | second_count << 16;  // up to 1024 each, in the sums of all lanes
     UNWEIGHT_UNROLL
     for (std::uint32_t distance = 1; distance < device::kLanes; distance *= 2) {
       const std::uint32_t before = __shfl_up_sync(device::kAllLanes, sums, distance);
@@ -250,19 +160,20 @@ struct TileEncoder {
       write_plane(units);
       return;
     }
-    UNWEIGHT_UNROLL
-    for (std::uint32_t half = 0; half < 2; ++half) {
-      std::uint16_t* next =
-          half == 0 ? units + (sums & 0xffff) - counts[0] : units + first_half + (sums >> 16) - counts[1];
-      for_exceptions(codes, half, [&](std::uint32_t index) {
-        const std::uint8_t e = exponent(index);
-        if (fits(e)) {
-          *next++ = format::make_entry(position(index), e, exception_base);
-        } else {
-          *next++ = format::make_extended_entry(position(index));
-          *next++ = e;
-        }
-      });
+    std::uint32_t at = (sums & 0xffff) - first_count;
+    const std::uint32_t end = at + first_count, second = first_half + (sums >> 16) - second_count;
+    if (at == end) at = second;
+    UNWEIGHT_NO_UNROLL
+    for (; marks != 0; marks &= marks - 1) {
+      const std::uint32_t index = lowest(marks);
+      const std::uint8_t e = exponent(index);
+      if (all_fit || fits(e)) {
+        units[at++] = format::make_entry(position(index), e, exception_base);
+      } else {
+        units[at++] = format::make_extended_entry(position(index));
+        units[at++] = e;
+      }
+      if (at == end && index < kHalf) at = second;
     }
   }
 
@@ -275,13 +186,32 @@ struct TileEncoder {
   }
 };
 
+/// The tiles of a warp, neighbours in a strip.
+struct TileItem {
+  std::uint64_t strip;
+  std::uint32_t first_column, end_column;  ///< in tiles
+
+  /// False where the slab has no such item.
+  __device__ bool find(const device::TranscodeParams& params, std::uint32_t number) {
+    const auto columns = static_cast<std::uint32_t>(params.geometry.tiles_per_strip);
+    const std::uint32_t per_strip = (columns + params.item_tiles - 1) / params.item_tiles;
+    const std::uint32_t strip_in_slab = number / per_strip;
+    strip = params.first_strip + strip_in_slab;
+    if (strip >= params.end_strip) return false;
+    first_column = (number - strip_in_slab * per_strip) * params.item_tiles;
+    end_column = min(columns, first_column + params.item_tiles);
+    return true;
+  }
+};
+
 /// Of a raw blob: the values as they are.
 __device__ inline void copy_raw_tiles(const device::TranscodeParams& params, const TileItem& item, std::uint32_t lane) {
   const std::uint64_t matrix = item.strip / params.geometry.strips;
   const std::uint64_t row = matrix * params.rows + (item.strip - matrix * params.geometry.strips) * format::kTileRows;
   auto* const out = reinterpret_cast<std::uint16_t*>(params.out + format::kHeaderBytes) + row * params.cols;
+  const device::StripSource strip(params, item.strip);
   for (std::uint32_t column = item.first_column; column < item.end_column; ++column) {
-    const TileSource source(params, item, column);
+    const device::TileSource source(params, strip, column);
     for (std::uint32_t r = 0; r < source.rows; ++r) {
       for (std::uint32_t c = lane; c < source.cols; c += device::kLanes) {
         out[r * params.cols + std::uint64_t{column} * format::kTileCols + c] = source.values[r * params.cols + c];
@@ -290,27 +220,49 @@ __device__ inline void copy_raw_tiles(const device::TranscodeParams& params, con
   }
 }
 
+__device__ inline void encode_item(const device::TranscodeParams& params, const TileItem& item, TileStorage& storage,
+                                   std::uint32_t lane) {
+  const device::TranscodeState& state = *params.workspace.state;
+  const device::StripSource strip(params, item.strip);
+  device::TileVectors next;
+  next.load(device::TileSource(params, strip, item.first_column), lane);
+  const device::PaletteKey* const palettes = params.workspace.row_palettes + item.strip * format::kTileRows;
+  storage.codes.make_codes(palettes, lane);
+  const TileEncoder encoder{
+      params,
+      storage,
+      reinterpret_cast<std::uint16_t*>(params.out + device::exceptions_offset(params, state.palette_count)),
+      static_cast<std::uint8_t>(state.exception_base),
+      state.exceptions_fit != 0,
+      lane};
+  std::uint64_t tile = item.strip * params.geometry.tiles_per_strip + item.first_column;
+  for (std::uint32_t column = item.first_column; column < item.end_column; ++column, ++tile) {
+    const device::TileVectors vectors = next;
+    // On its way while this one is encoded.
+    if (column + 1 < item.end_column) next.load(device::TileSource(params, strip, column + 1), lane);
+    encoder.run(device::TileSource(params, strip, column), vectors, palettes, tile);
+  }
+}
+
+/// The first params.table_blocks blocks write the tables, which takes longest to begin.
 template <class Config>
 __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
     encode_tiles_kernel(const __grid_constant__ device::TranscodeParams params) {
   __shared__ TileStorage storage[Config::kWarps];
+  device::begin_kernel();
   if (!device::may_write(params)) return;
-  const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
-  TileItem item;
-  if (!item.find(params, blockIdx.x * Config::kWarps + warp)) return;
-  if (params.workspace.state->is_tiled == 0) {
-    copy_raw_tiles(params, item, lane);
+  if (blockIdx.x < params.table_blocks) {
+    device::write_tables(params, std::uint64_t{blockIdx.x} * Config::kThreads + threadIdx.x,
+                         std::uint64_t{params.table_blocks} * Config::kThreads);
     return;
   }
-  const device::TranscodeState& state = *params.workspace.state;
-  const device::PaletteKey* const palettes = params.workspace.row_palettes + item.strip * format::kTileRows;
-  storage[warp].codes.make_codes(palettes, lane);
-  const TileEncoder encoder{
-      params, storage[warp],
-      reinterpret_cast<std::uint16_t*>(params.out + device::exceptions_offset(params, state.palette_count)),
-      static_cast<std::uint8_t>(state.exception_base), lane};
-  for (std::uint32_t column = item.first_column; column < item.end_column; ++column) {
-    encoder.run(TileSource(params, item, column), palettes, item.first_tile + (column - item.first_column));
+  const std::uint32_t warp = device::warp_number(), lane = threadIdx.x % device::kLanes;
+  TileItem item;
+  if (!item.find(params, (blockIdx.x - params.table_blocks) * Config::kWarps + warp)) return;
+  if (params.workspace.state->is_tiled == 0) {
+    copy_raw_tiles(params, item, lane);
+  } else {
+    encode_item(params, item, storage[warp], lane);
   }
 }
 

@@ -24,13 +24,15 @@ class StreamDevice {
   template <class... Parameters, class... Arguments>
   void launch(void (*kernel)(Parameters...), std::uint32_t grid, std::uint32_t threads, std::uint32_t shared_bytes,
               const Arguments&... arguments) {
-    if (error_ != cudaSuccess) return;
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(grid);
-    config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = shared_bytes;
-    config.stream = stream_;
-    error_ = cudaLaunchKernelEx(&config, kernel, arguments...);
+    launch_with(false, kernel, grid, threads, shared_bytes, arguments...);
+  }
+
+  /// Likewise; it may begin while the kernel in front of it still runs, and waits for that itself. Nothing but a kernel
+  /// may be in front of it.
+  template <class... Parameters, class... Arguments>
+  void launch_dependent(void (*kernel)(Parameters...), std::uint32_t grid, std::uint32_t threads,
+                        std::uint32_t shared_bytes, const Arguments&... arguments) {
+    launch_with(true, kernel, grid, threads, shared_bytes, arguments...);
   }
 
   /// Decodes blocks of a distribution blob of so many classes. One file compiles and launches that kernel: each file
@@ -45,6 +47,23 @@ class StreamDevice {
   }
 
  private:
+  template <class... Parameters, class... Arguments>
+  void launch_with(bool is_dependent, void (*kernel)(Parameters...), std::uint32_t grid, std::uint32_t threads,
+                   std::uint32_t shared_bytes, const Arguments&... arguments) {
+    if (error_ != cudaSuccess) return;
+    cudaLaunchAttribute dependent{};
+    dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    dependent.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(grid);
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream_;
+    config.attrs = &dependent;
+    config.numAttrs = is_dependent ? 1 : 0;
+    error_ = cudaLaunchKernelEx(&config, kernel, arguments...);
+  }
+
   cudaStream_t stream_;
   std::uint32_t multiprocessors_;
   const char* what_;

@@ -57,15 +57,11 @@ Result<void> load_transcode() {
       load(sm90::row_palettes_kernel<sm90::RowPalettesConfig>),
       load(sm90::nearest_palettes_kernel<sm90::RowPalettesConfig>),
       load(sm90::dictionary_kernel<sm90::DictionaryConfig>),
-      load(sm90::exception_base_kernel<sm90::ExceptionBaseConfig>),
-      load(sm90::count_units_kernel<sm90::TranscodeTilesConfig>),
-      load(sm90::encode_tiles_kernel<sm90::TranscodeTilesConfig>),
+      load(sm90::count_units_kernel<sm90::CountUnitsConfig>),
+      load(sm90::encode_tiles_kernel<sm90::EncodeTilesConfig>),
       load(sm90::strip_hashes_kernel<sm90::HashConfig>),
-      load(sm90::start_units_kernel<sm90::StartUnitsConfig>),
       load(sm90::plan_kernel<sm90::PlanConfig>),
-      load(sm90::write_tables_kernel<sm90::WriteTablesConfig>),
       load(sm90::chunk_hashes_kernel<sm90::HashConfig>),
-      load(sm90::finish_kernel<sm90::PlanConfig>),
       load(sm90::unpack_raw_kernel<sm90::UnpackRawConfig>),
   };
   for (const Result<void>& result : loaded) {

@@ -11,6 +11,7 @@
 #include <cuda/kernels/sm90_transcode_palettes.cuh>
 #include <cuda/kernels/sm90_transcode_tables.cuh>
 #include <cuda/kernels/sm90_transcode_tiles.cuh>
+#include <cuda/kernels/sm90_transcode_units.cuh>
 #include <cuda/launch/distribution_params.hpp>
 #include <format/layout.hpp>
 #include <optional>
@@ -44,6 +45,7 @@ class TranscodeJob {
   /// Enqueues the first half. `Device` has
   ///   clear(void* memory, std::size_t bytes)
   ///   launch(kernel, grid, threads, shared bytes, kernel's arguments...)
+  ///   launch_dependent(likewise), for a kernel that may begin while the one in front of it runs
   ///   decode(parameters, classes of the blob)
   ///   multiprocessors()
   template <class Device>
@@ -53,30 +55,34 @@ class TranscodeJob {
     const std::uint32_t* const too_many = &params.workspace.state->too_many_palettes;
     for_slabs(params, [&](const Slab& slab) {
       decode(slab, params, device);
-      device.launch(sm90::row_palettes_kernel<sm90::RowPalettesConfig>, row_grid(params, device),
-                    sm90::RowPalettesConfig::kThreads, 0, params);
-      device.launch(sm90::strip_hashes_kernel<sm90::HashConfig>, strips_of(params), sm90::HashConfig::kThreads, 0,
-                    params);
+      device.launch_dependent(sm90::row_palettes_kernel<sm90::RowPalettesConfig>, row_grid(params, device),
+                              sm90::RowPalettesConfig::kThreads, 0, params);
+      device.launch_dependent(sm90::strip_hashes_kernel<sm90::HashConfig>, strips_of(params),
+                              sm90::HashConfig::kThreads, 0, params);
     });
-    device.launch(sm90::dictionary_kernel<sm90::DictionaryConfig>, 1, sm90::DictionaryConfig::kThreads, 0, params);
+    if (slabs() == 0) {  // behind no kernel
+      device.launch(sm90::dictionary_kernel<sm90::DictionaryConfig>, 1, sm90::DictionaryConfig::kThreads, 0, params);
+    } else {
+      device.launch_dependent(sm90::dictionary_kernel<sm90::DictionaryConfig>, 1, sm90::DictionaryConfig::kThreads, 0,
+                              params);
+    }
     for_slabs(params, [&](const Slab& slab) {
       params.only_if = too_many;
       if (slabs() > 1) decode(slab, params, device);
-      device.launch(sm90::nearest_palettes_kernel<sm90::RowPalettesConfig>, row_grid(params, device),
-                    sm90::RowPalettesConfig::kThreads, 0, params);
+      device.launch_dependent(sm90::nearest_palettes_kernel<sm90::RowPalettesConfig>, row_grid(params, device),
+                              sm90::RowPalettesConfig::kThreads, 0, params);
       params.only_if = nullptr;
     });
-    device.launch(sm90::exception_base_kernel<sm90::ExceptionBaseConfig>, 1, sm90::ExceptionBaseConfig::kThreads, 0,
-                  params);
+    const auto count_units = [&] {
+      device.launch_dependent(sm90::count_units_kernel<sm90::CountUnitsConfig>, segments_of(params),
+                              sm90::CountUnitsConfig::kThreads, 0, params);
+    };
+    if (slabs() == 0) count_units();  // for the end of the exception stream
     for_slabs(params, [&](const Slab& slab) {
       if (slabs() > 1) decode(slab, params, device);
-      device.launch(sm90::count_units_kernel<sm90::TranscodeTilesConfig>, item_grid(params),
-                    sm90::TranscodeTilesConfig::kThreads, 0, params);
+      count_units();
     });
-    device.launch(sm90::start_units_kernel<sm90::StartUnitsConfig>,
-                  grid(params.geometry.segments, sm90::StartUnitsConfig::kWarps), sm90::StartUnitsConfig::kThreads, 0,
-                  params);
-    device.launch(sm90::plan_kernel<sm90::PlanConfig>, 1, sm90::PlanConfig::kThreads, 0, params);
+    device.launch_dependent(sm90::plan_kernel<sm90::PlanConfig>, 1, sm90::PlanConfig::kThreads, 0, params);
   }
 
   /// Enqueues the second half.
@@ -88,16 +94,18 @@ class TranscodeJob {
     params.capacity_bytes = capacity_bytes;
     for_slabs(params, [&](const Slab& slab) {
       if (slabs() > 1) decode(slab, params, device);
-      device.launch(sm90::encode_tiles_kernel<sm90::TranscodeTilesConfig>, item_grid(params),
-                    sm90::TranscodeTilesConfig::kThreads, 0, params);
+      params.table_blocks = slab.end_group == groups() ? table_blocks(params, device) : 0;
+      params.item_tiles = item_tiles(params, device);
+      device.launch(sm90::encode_tiles_kernel<sm90::EncodeTilesConfig>, params.table_blocks + item_grid(params),
+                    sm90::EncodeTilesConfig::kThreads, 0, params);
     });
-    const std::uint64_t table_bytes = params.geometry.exceptions_offset - params.geometry.segment_starts_offset;
-    device.launch(sm90::write_tables_kernel<sm90::WriteTablesConfig>,
-                  std::min(grid(table_bytes, 8 * sm90::WriteTablesConfig::kThreads), 8 * device.multiprocessors()),
-                  sm90::WriteTablesConfig::kThreads, 0, params);
-    device.launch(sm90::chunk_hashes_kernel<sm90::HashConfig>, grid(most_payload_bytes(), device::kPayloadChunkBytes),
-                  sm90::HashConfig::kThreads, 0, params);
-    device.launch(sm90::finish_kernel<sm90::PlanConfig>, 1, sm90::PlanConfig::kThreads, 0, params);
+    const std::uint32_t chunks = grid(most_payload_bytes(), device::kPayloadChunkBytes);
+    if (slabs() == 0) {  // behind no kernel
+      device.launch(sm90::chunk_hashes_kernel<sm90::HashConfig>, chunks, sm90::HashConfig::kThreads, 0, params);
+    } else {
+      device.launch_dependent(sm90::chunk_hashes_kernel<sm90::HashConfig>, chunks, sm90::HashConfig::kThreads, 0,
+                              params);
+    }
   }
 
  private:
@@ -203,10 +211,31 @@ class TranscodeJob {
   [[nodiscard]] static std::uint32_t strips_of(const device::TranscodeParams& params) {
     return static_cast<std::uint32_t>(params.end_strip - params.first_strip);
   }
+  /// Those with tiles of the slab, and, with the last tile, that of the stream's end.
+  [[nodiscard]] static std::uint32_t segments_of(const device::TranscodeParams& params) {
+    const std::uint64_t begin = params.first_strip * params.geometry.tiles_per_strip,
+                        end = params.end_strip * params.geometry.tiles_per_strip;
+    const std::uint64_t last = (end == params.geometry.tiles ? end : end - 1) / format::kTilesPerSegment;
+    return static_cast<std::uint32_t>(last - begin / format::kTilesPerSegment + 1);
+  }
+  /// Tiles that a warp encodes with one table of codes: fewer where there would be fewer blocks than the device holds.
+  template <class Device>
+  [[nodiscard]] static std::uint32_t item_tiles(const device::TranscodeParams& params, const Device& device) {
+    constexpr std::uint64_t kMost = 8, kLeast = 2;
+    const std::uint64_t warps = std::uint64_t{device.multiprocessors()} * sm90::EncodeTilesConfig::kBlocksPerSm *
+                                sm90::EncodeTilesConfig::kWarps;
+    const std::uint64_t tiles = strips_of(params) * params.geometry.tiles_per_strip;
+    return static_cast<std::uint32_t>(std::clamp(format::ceil_div(tiles, warps), kLeast, kMost));
+  }
   [[nodiscard]] static std::uint32_t item_grid(const device::TranscodeParams& params) {
     const std::uint64_t items =
-        strips_of(params) * format::ceil_div(params.geometry.tiles_per_strip, sm90::TranscodeTilesConfig::kItemTiles);
-    return grid(items, sm90::TranscodeTilesConfig::kWarps);
+        strips_of(params) * format::ceil_div(params.geometry.tiles_per_strip, std::uint64_t{params.item_tiles});
+    return grid(items, sm90::EncodeTilesConfig::kWarps);
+  }
+  template <class Device>
+  [[nodiscard]] static std::uint32_t table_blocks(const device::TranscodeParams& params, const Device& device) {
+    const std::uint64_t bytes = params.geometry.exceptions_offset - params.geometry.segment_starts_offset;
+    return std::min(grid(bytes, 8 * sm90::EncodeTilesConfig::kThreads), 8 * device.multiprocessors());
   }
   template <class Device>
   [[nodiscard]] static std::uint32_t row_grid(const device::TranscodeParams& params, const Device& device) {

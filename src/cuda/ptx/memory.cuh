@@ -21,6 +21,17 @@ __device__ __forceinline__ void wait_for_flag(const std::uint32_t* flag) {
   } while (raised == 0);
 }
 
+/// Counts one of `count` arrivals and returns how many came before it; after the last, the counter is 0 again. What
+/// this thread has written or, over a barrier, seen written, comes before it, and the last one sees it all.
+__device__ __forceinline__ std::uint32_t count_arrival(std::uint32_t* counter, std::uint32_t count) {
+  std::uint32_t before;
+  asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(counter), "r"(count - 1)
+               : "memory");
+  return before;
+}
+
 /// Loads that do not look into the L1 cache, which other blocks' stores do not reach.
 __device__ __forceinline__ void load_from_l2(float (&values)[1], const float* from) {
   asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(values[0]) : "l"(from) : "memory");
