@@ -28,8 +28,6 @@ MOST_SPLITS = 32
 ARGMAX_BLOCK = 2048
 SILU_BLOCK = 1024
 
-AHEAD_CHUNK = 4096
-
 
 @dataclass(frozen=True)
 class Glue:
@@ -40,7 +38,6 @@ class Glue:
     keys: int = 64  #: of a step of an attention program
     splits: int = 4  #: parts of a sequence, each by a program of its own
     stages: int = 3  #: steps whose keys and values are on their way
-    ahead_mib: int = 0  #: what is requested in the L2 cache when q, k and v are there: of o, then of gate and up
 
 
 #: (keys, splits) by the number of sequences: the best found for BF16 and 1024 tokens on an H100.
@@ -138,7 +135,6 @@ class Decoder:
 
     def _rope(self, qkv: torch.Tensor, layer: int, per_sequence: int) -> None:
         shape = self.shape
-        soon = self._ahead(layer)
         rope_kernel[(self.tokens, shape.heads + 2 * shape.kv_heads)](
             qkv,
             self.cosine,
@@ -148,15 +144,10 @@ class Decoder:
             self.keys[layer],
             self.values[layer],
             self.capacity,
-            soon[0],
-            soon[0].numel(),
-            soon[1],
-            soon[1].numel(),
             PER_SEQUENCE=per_sequence,
             HEADS=shape.heads,
             KV_HEADS=shape.kv_heads,
             DIM=shape.head_dim,
-            AHEAD_CHUNK=AHEAD_CHUNK if self.cuda and soon[0].numel() else 0,
             PDL=self.dependent,
             num_warps=1,
             **self.launch,
@@ -225,15 +216,6 @@ class Decoder:
             PARTS_POWER=triton.next_power_of_2(self.argmax_parts),
             num_warps=1,
         )
-
-    def _ahead(self, layer: int) -> list[torch.Tensor]:
-        """Of the weights after attention, which leaves the memory idle where sequences are few: what to ask for."""
-        left, wanted = self.glue.ahead_mib << 20, []
-        for name in ("o", "gate_up"):
-            weight = self.linears.weights[name][layer].view(torch.uint8).view(-1)
-            wanted.append(weight[: min(left, weight.numel())])
-            left -= wanted[-1].numel()
-        return wanted
 
     # ---- the model --------------------------------------------------------------------------------------------------
 

@@ -39,22 +39,6 @@ def add_norm_kernel(hidden, update, scale, out, epsilon, ADD: tl.constexpr, COLS
 
 
 @triton.jit
-def _request(weight, size, program, programs, CHUNK: tl.constexpr):
-    """Asks for the first `size` bytes in the L2 cache, for a kernel that comes later. Lanes take chunks by turns."""
-    lane = tl.arange(0, 32)
-    for begin in range(program * 32 * CHUNK, size, programs * 32 * CHUNK):
-        at = tl.minimum(begin + lane * CHUNK, size - CHUNK)
-        tl.inline_asm_elementwise(
-            "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;",
-            "=r,l,r",
-            [(weight + at).to(tl.int64), tl.full([32], CHUNK, tl.int32)],
-            dtype=tl.int32,
-            is_pure=False,
-            pack=1,
-        )
-
-
-@triton.jit(do_not_specialize=["next_bytes", "after_bytes"])
 def rope_kernel(
     qkv,
     cosine,
@@ -64,30 +48,20 @@ def rope_kernel(
     keys,
     values,
     capacity,
-    next_weight,
-    next_bytes,
-    after_weight,
-    after_bytes,
     PER_SEQUENCE: tl.constexpr,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
     DIM: tl.constexpr,
-    AHEAD_CHUNK: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """Rotates queries and keys; queries to `query`, keys and values to the cache [batch, kv head, capacity, DIM].
 
     A program is one head of one token. PER_SEQUENCE: 1 where each token is of another sequence, 0 where all are of one.
-    Where AHEAD_CHUNK is not 0, the first bytes of two weights that are read soon are requested in chunks of so many.
     """
     HALF: tl.constexpr = DIM // 2
     token, head = tl.program_id(0), tl.program_id(1)
     half = tl.arange(0, HALF)
     _begin(PDL)
-    if AHEAD_CHUNK > 0:
-        program, programs = token * (HEADS + 2 * KV_HEADS) + head, tl.num_programs(0) * (HEADS + 2 * KV_HEADS)
-        _request(next_weight, next_bytes, program, programs, AHEAD_CHUNK)
-        _request(after_weight, after_bytes, program, programs, AHEAD_CHUNK)
     place = tl.load(position + token)
     sequence = token * PER_SEQUENCE
     source = qkv + (token * (HEADS + 2 * KV_HEADS) + head) * DIM + half

@@ -137,7 +137,7 @@ def glue_alternatives(batch: int, kv_heads: int, dependent: bool) -> dict[str, l
     """What a search tries of Glue's fields."""
     splits = [n for n in (1, 2, 4, 8, 16, 24, 32) if n == 1 or 100 <= batch * kv_heads * n <= 2200]
     of_dependent = {"early_attention": [False]} if dependent else {}
-    return {"splits": splits, "keys": [32, 64], "stages": [2, 4], **of_dependent, "ahead_mib": [16, 22, 32, 44]}
+    return {"splits": splits, "keys": [32, 64], "stages": [2, 4], **of_dependent}
 
 
 def search_settings(run: Run, batch: int, kind: Decoder, *, packed: bool, context: int, ids: torch.Tensor) -> Settings:
