@@ -13,6 +13,10 @@ void add_h100([[maybe_unused]] TableBuilder& table) {
 #include <tune/tables/h100.inc>
 }
 
+void add_h200_llama_3_1_8b([[maybe_unused]] TableBuilder& table) {
+#include <tune/tables/h200_llama_3_1_8b.inc>
+}
+
 void add_h200([[maybe_unused]] TableBuilder& table){
 #include <tune/tables/h200.inc>
 }
@@ -74,6 +78,7 @@ std::span<const Plan> builtin_plans() {
   static const std::vector<Plan> plans = [] {
     TableBuilder table;
     add_h100(table);
+    add_h200_llama_3_1_8b(table);
     add_h200(table);
     return std::move(table).finish();
   }();

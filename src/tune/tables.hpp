@@ -10,7 +10,8 @@
 
 namespace unweight::tune {
 
-/// One a GPU; none for a GPU that nobody has measured with the present kernels.
+/// None for a GPU that nobody has measured with the present kernels. Of several for one GPU the first counts where it
+/// has a cell: that of fewer weights, for which there was more time.
 [[nodiscard]] std::span<const Plan> builtin_plans();
 
 /// What the lines of the tables call.

@@ -90,9 +90,6 @@ struct DistributionDecodeTraits {
   }
 };
 
-/// More than any valid block has: a suffix, an escape and a word for each value.
-inline constexpr std::uint32_t kMostBlockBytes = 8 * format::distribution::kMaxBlockValues;
-
 /// Where the parts of a block lie, in bytes from its first one, where the suffixes are.
 struct BlockParts {
   const std::byte* begin;
@@ -113,6 +110,8 @@ struct BlockDecoder {
   static constexpr std::uint32_t kGroup = 4;  ///< steps that are decoded at a time
   static constexpr std::uint32_t kLanes = device::kLanes;
   static constexpr std::uint32_t kStepWords = format::distribution::kStepSuffixBytes / sizeof(std::uint32_t);
+  /// More than any valid block has: a suffix, an escape and a word for each value.
+  static constexpr std::uint32_t kMostBlockBytes = 8 * format::distribution::kMaxBlockValues;
 
   const DistributionDecodeParams& params;
   std::uint32_t tables;  ///< shared address of the slot tables
@@ -333,16 +332,6 @@ struct BlockDecoder {
   }
 };
 
-/// Asks for a block in the L2 cache, if it is one.
-__device__ inline void prefetch_block(const DistributionDecodeParams& params, std::uint32_t block) {
-  constexpr std::uint32_t kAlignment = 16;
-  const std::uint64_t begin = std::uint64_t{format::distribution::kStartUnit} * params.block_starts[block];
-  const std::uint64_t end = std::uint64_t{format::distribution::kStartUnit} * params.block_starts[block + 1];
-  if (end <= begin || end > params.stream_bytes || end - begin > kMostBlockBytes) return;
-  const std::uint64_t from = begin / kAlignment * kAlignment;
-  ptx::prefetch_l2(params.stream + from, static_cast<std::uint32_t>(format::align_up(end - from, kAlignment)));
-}
-
 template <class Config>
 __global__ void __launch_bounds__(DistributionDecodeTraits<Config>::kThreads, 1)
     distribution_decode_kernel(const __grid_constant__ DistributionDecodeParams params) {
@@ -352,18 +341,14 @@ __global__ void __launch_bounds__(DistributionDecodeTraits<Config>::kThreads, 1)
   std::byte* const shared = ptx::dynamic_shared_memory();
   const std::uint32_t begin = ptx::shared_address(shared), tables = Traits::tables_at(begin);
   __shared__ device::SlotScratch scratch;
-  // Neighbouring blocks go to different multiprocessors, so that few blocks are shared out evenly.
-  const std::uint32_t blocks = params.end_block - params.first_block, stride = gridDim.x * Config::kWarps,
-                      first = warp * gridDim.x + blockIdx.x;
-  // Where few warps share a multiprocessor, four steps take less time than suffixes need from memory. More warps hide
-  // that, and their blocks might not all stay in the cache.
-  if (blocks <= stride / 2 && first < blocks && lane == 0) prefetch_block(params, params.first_block + first);
   device::make_slot_tables(params.tables, params.table_units, params.class_count, Config::kWarps, warp, lane, scratch,
                            reinterpret_cast<device::RansSlot*>(shared + (tables - begin)));
   __syncthreads();
 
+  // Neighbouring blocks go to different multiprocessors, so that few blocks are shared out evenly.
   const BlockDecoder<Config> decoder{params, tables, Traits::rings_at(begin) + warp * Traits::kRingBytes, lane};
-  for (std::uint32_t i = first; i < blocks; i += stride) decoder.run(params.first_block + i);
+  const std::uint32_t blocks = params.end_block - params.first_block, stride = gridDim.x * Config::kWarps;
+  for (std::uint32_t i = warp * gridDim.x + blockIdx.x; i < blocks; i += stride) decoder.run(params.first_block + i);
 }
 
 }  // namespace unweight::sm90

@@ -87,11 +87,4 @@ void wait_for_async_groups() {
   emulation::wait_for_copy_groups(Count);
 }
 
-/// Reads what is asked for, so that an address that nobody may touch is found.
-inline void prefetch_l2(const void* from, std::uint32_t bytes) {
-  require_aligned(from, bytes);
-  const auto* at = static_cast<const volatile std::uint8_t*>(from);
-  for (std::uint32_t i = 0; i < bytes; i += 16) (void)at[i];
-}
-
 }  // namespace unweight::ptx
