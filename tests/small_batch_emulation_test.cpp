@@ -36,7 +36,9 @@ void run_strips(const launch::PlacedBlob& weight, const MatmulArguments& argumen
   const auto run = [&]<std::uint32_t TokenTiles, bool Warpgroup>() {
     run_kernel<sm90::SmallBatchConfig<Strips, TokenTiles, Raw, Warpgroup>>(weight, arguments, c);
   };
-  if constexpr (Strips % 4 == 0) {
+  if constexpr (Strips == 12) {
+    return run.template operator()<16, true>();
+  } else if constexpr (Strips % 4 == 0) {
     if (c.config.warpgroup) {
       return arguments.tokens <= 32 ? run.template operator()<4, true>() : run.template operator()<8, true>();
     }
@@ -63,6 +65,8 @@ std::vector<std::uint16_t> multiply(const HostBlob& blob, const HostActivations&
         return run.template operator()<4>();
       case 8:
         return run.template operator()<8>();
+      case 12:
+        return run.template operator()<12>();
       default:
         return run.template operator()<16>();
     }
@@ -76,10 +80,10 @@ TEST(SlowSmallBatchEmulation, EveryKindOfConfiguration) {
                                    MatrixShape{1, 300, 72}, MatrixShape{1, 17, 1160}}) {
     const auto values = make_tensor(shape, Filling::kEscapes1p5, 3);
     const HostBlob tiled = HostBlob::encoded(values, shape), raw(raw_blob(values, shape));
-    for (const std::uint32_t tokens : {1U, 9U, 20U, 64U}) {
+    for (const std::uint32_t tokens : {1U, 9U, 20U, 64U, 100U}) {
       const HostActivations x(tokens, shape.cols, (shape.cols + 7) / 8 * 8, 0, tokens);
-      for (const std::uint32_t strips : {1U, 2U, 4U, 8U, 16U}) {
-        if (tokens == 64 && strips < 4) continue;
+      for (const std::uint32_t strips : {1U, 2U, 4U, 8U, 12U, 16U}) {
+        if ((tokens > 64) != (strips == 12) || (tokens == 64 && strips < 4)) continue;
         Case c{.tokens = tokens, .config = {strips, 2 + static_cast<std::uint32_t>(seed % 2)}, .seed = ++seed};
         if (tokens > 16) c.config.stages = 2;
         c.config.split = seed % 3 != 0;

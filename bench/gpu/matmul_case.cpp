@@ -226,7 +226,6 @@ class CellBench {
   }
 
   [[nodiscard]] std::vector<std::uint32_t> stage_choices() const {
-    if (tokens_ > 64) return {4};  // not used
     if (options_.sweep) return {2, 3, 4, 5, 6, 7, 8};
     if (options_.quick) return {3, 4, 5};
     return {2, 3, 4, 5, 6};
@@ -234,9 +233,7 @@ class CellBench {
 
   /// Warpgroups only pay for more than 16 tokens; a sweep says what they cost otherwise.
   [[nodiscard]] std::vector<MatmulConfig> kinds() const {
-    if (tokens_ > 64) {
-      return {{.strips = 8, .warpgroup = true}};
-    }
+    if (tokens_ > 64) return {{.strips = 8, .warpgroup = true}, {.strips = 12, .warpgroup = true}};
     std::vector<MatmulConfig> all = {{.strips = 1}, {.strips = 2}, {.strips = 4}};
     if (tokens_ > 16 || options_.sweep) {
       all.push_back({.strips = 4, .warpgroup = true});
@@ -252,6 +249,7 @@ class CellBench {
     double best_us = 1e300;
     for (const MatmulConfig& kind : kinds()) {
       for (const std::uint32_t stages : stage_choices()) {
+        if (!kind.uses_stages(tokens_) && stages != MatmulConfig{}.stages) continue;
         for (const bool split : {false, true}) {
           MatmulConfig config = kind;
           config.stages = stages;

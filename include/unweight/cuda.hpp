@@ -151,8 +151,8 @@ struct BlobRange {
 // and on nothing else: not on how many other tokens there are, on the other members of the configuration, on the
 // device's other work, or on whether the blob is tiled or raw. So a caller who always passes the same ones has
 // batch-invariant results: row m of Y has the same bits for every number of tokens up to 64; and, if not split, for
-// every number above 64, and up to there with strips = 16. With `split` they depend on the
-// device's number of multiprocessors, too, and above 64 tokens on the number of tokens.
+// every number above 64, and up to there with strips = 16. With `split` they depend on the device's number of
+// multiprocessors, too, and above 64 tokens, but with strips = 12, on the number of tokens.
 
 inline constexpr std::uint32_t kMaxMatmulTokens = 65536;
 
@@ -160,9 +160,9 @@ inline constexpr std::uint32_t kMaxMatmulTokens = 65536;
 struct MatmulConfig {
   /// Strips of 16 output features that a thread block works on at a time: 1, 2 or 4, with `warpgroup` 4, 8 or 16.
   /// Fewer spread small matrices over more of the chip; more read X less often. More than 64 tokens: 8, with 128 or,
-  /// where there are more, 256 tokens at a time.
+  /// where there are more, 256 tokens at a time; or, up to 128, 12.
   std::uint32_t strips = 2;
-  /// Slots of the ring that weights are loaded into ahead of use, 2 to 8. Not used for more than 64 tokens.
+  /// Slots of the ring that weights are loaded into ahead of use, 2 to 8; see uses_stages().
   std::uint32_t stages = 4;
   /// Where strips would leave multiprocessors idle they are split along K, if that leaves each less to do: few ones
   /// among thread block clusters, otherwise the last round's among all. Needs a workspace.
@@ -174,6 +174,9 @@ struct MatmulConfig {
   /// Four warps multiply together (wgmma) instead of each alone (mma.sync), while the next tiles are decoded. Runs as
   /// though there were 32 or 64 tokens, or a multiple of 128 or 256; more than 32 need it.
   bool warpgroup = false;
+
+  /// Whether `stages` makes a difference for so many tokens.
+  [[nodiscard]] constexpr bool uses_stages(std::uint32_t tokens) const { return tokens <= (strips == 12 ? 128U : 64U); }
 };
 
 /// Operands of matmul(). All addresses are device memory of the blob's device, values aligned to 2 bytes.

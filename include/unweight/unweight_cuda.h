@@ -127,8 +127,9 @@ unweight_status unweight_device_prefetch_l2(const unweight_device_blob* device_b
 typedef struct unweight_matmul_config {
   uint64_t struct_size;
   uint32_t strips;           /**< strips of 16 rows that a block works on at a time: 1, 2, 4; with warpgroup 4, 8, 16;
-                                  for more than 64 tokens 8 */
-  uint32_t stages;           /**< slots of the ring that weights are loaded into: 2 to 8; not used for more than 64 */
+                                  for more than 64 tokens 8, or, up to 128, 12 */
+  uint32_t stages;           /**< slots of the ring that weights are loaded into: 2 to 8; not used for more than 64
+                                  tokens but with 12 strips */
   uint32_t split;            /**< 0 or 1: split along K what would leave multiprocessors idle; needs a workspace */
   uint32_t dependent_launch; /**< 0 or 1: programmatic dependent launch */
   uint32_t warpgroup;        /**< 0 or 1: four warps multiply together; required for more than 32 tokens */

@@ -6,19 +6,18 @@
 namespace unweight::tune {
 namespace {
 
-/// With more tokens, `stages` are not looked at.
-constexpr std::uint32_t kMostStagedTokens = 64;
+/// Whether a member's values are other candidates.
+bool varies(const ConfigMember& member) { return member.role != MemberRole::kLaunch; }
 
-/// Whether a member's values are other candidates: not those of the launch, and not what makes no difference.
-bool varies(const ConfigMember& member, std::uint32_t bucket) {
-  if (member.role == MemberRole::kLaunch) return false;
-  return member.number != &MatmulConfig::stages || bucket_tokens(bucket) <= kMostStagedTokens;
+/// Whether it differs from another candidate only in what makes no difference for so many tokens.
+bool is_repeated(const MatmulConfig& config, std::uint32_t bucket) {
+  return !config.uses_stages(bucket_tokens(bucket)) && config.stages != MatmulConfig{}.stages;
 }
 
 /// The next combination of all members that vary, the last member changing first; false after the last.
-bool advance(MatmulConfig& config, std::uint32_t bucket) {
+bool advance(MatmulConfig& config) {
   for (auto member = kConfigMembers.rbegin(); member != kConfigMembers.rend(); ++member) {
-    if (!varies(*member, bucket)) continue;
+    if (!varies(*member)) continue;
     const auto next = std::ranges::upper_bound(member->values, member->get(config));
     if (next != member->values.end()) {
       member->set(config, *next);
@@ -29,10 +28,10 @@ bool advance(MatmulConfig& config, std::uint32_t bucket) {
   return false;
 }
 
-MatmulConfig first_config(std::uint32_t bucket, bool dependent_launch) {
+MatmulConfig first_config(bool dependent_launch) {
   MatmulConfig config;
   for (const ConfigMember& member : kConfigMembers) {
-    if (varies(member, bucket)) member.set(config, member.values.front());
+    if (varies(member)) member.set(config, member.values.front());
   }
   config.dependent_launch = dependent_launch;
   return config;
@@ -52,14 +51,15 @@ Result<void> legal_in_bucket(std::uint32_t bucket, const MatmulConfig& config, c
 
 ConfigCandidates config_candidates(std::uint32_t bucket, bool dependent_launch, const CanImplement& can_implement) {
   ConfigCandidates candidates;
-  MatmulConfig config = first_config(bucket, dependent_launch);
+  MatmulConfig config = first_config(dependent_launch);
   do {
+    if (is_repeated(config, bucket)) continue;
     if (auto legal = legal_in_bucket(bucket, config, can_implement)) {
       candidates.legal.push_back(config);
     } else {
       candidates.refused.push_back({config, std::move(legal.error().message)});
     }
-  } while (advance(config, bucket));
+  } while (advance(config));
   return candidates;
 }
 

@@ -41,7 +41,7 @@ struct ConfigMember {
 
 namespace members {
 inline constexpr std::uint32_t kFlag[] = {0, 1};
-inline constexpr std::uint32_t kStrips[] = {1, 2, 4, 8, 16};
+inline constexpr std::uint32_t kStrips[] = {1, 2, 4, 8, 12, 16};
 inline constexpr std::uint32_t kStages[] = {2, 3, 4, 5, 6, 7, 8};
 
 constexpr ConfigMember number(std::string_view name, std::uint32_t MatmulConfig::*member,

@@ -16,15 +16,15 @@
 namespace unweight::test {
 namespace {
 
-/// All with so many stages that this device can run for so many tokens. For more than 64 these do not matter: two only.
+/// All with so many stages that this device can run for so many tokens; where these do not matter, with two only.
 std::vector<MatmulConfig> configurations(const DeviceBlob& weight, std::uint32_t tokens, std::uint32_t stages) {
   std::vector<MatmulConfig> all;
-  if (tokens > 64 && stages != 2) return all;
-  for (const std::uint32_t strips : {1U, 2U, 4U, 8U, 16U}) {
+  for (const std::uint32_t strips : {1U, 2U, 4U, 8U, 12U, 16U}) {
     for (const bool split : {false, true}) {
       for (const bool dependent : {false, true}) {
         for (const bool warpgroup : {false, true}) {
           const MatmulConfig config{strips, stages, split, dependent, warpgroup};
+          if (!config.uses_stages(tokens) && stages != 2) continue;
           if (can_implement(weight, tokens, config)) all.push_back(config);
         }
       }

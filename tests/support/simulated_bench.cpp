@@ -32,10 +32,12 @@ Result<void> simulated_can_implement(std::uint32_t tokens, const MatmulConfig& c
   if (!config.warpgroup && tokens > 32) return refuse("tokens must be at most 32 without warpgroup");
   if (!config.warpgroup && config.strips > 4) return refuse("strips need warpgroup");
   if (config.warpgroup && config.strips < 4) return refuse("warpgroup needs strips=4, 8 or 16");
-  if (tokens > 64 && config.strips != 8) return refuse("tokens need strips=8");
+  if (tokens > 64 && config.strips != 8 && (tokens > 128 || config.strips != 12)) return refuse("tokens need strips=8");
+  if (tokens <= 64 && config.strips == 12) return refuse("strips=12 need tokens");
   if (config.stages < 2 || config.stages > 6) return refuse("stages need shared memory");
-  if (config.strips != 1 && config.strips != 2 && config.strips != 4 && config.strips != 8 && config.strips != 16) {
-    return refuse("strips=" + std::to_string(config.strips) + " must be 1, 2, 4, 8 or 16");
+  if (config.strips != 1 && config.strips != 2 && config.strips != 4 && config.strips != 8 && config.strips != 12 &&
+      config.strips != 16) {
+    return refuse("strips=" + std::to_string(config.strips) + " must be 1, 2, 4, 8, 12 or 16");
   }
   return {};
 }

@@ -47,6 +47,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
     const std::uint32_t warp = __shfl_sync(device::kAllLanes, threadIdx.x / device::kLanes, 0);
     places.strip = Config::kWarpgroup ? warp % Config::kStrips : warp / Traits::kColTiles;
     places.column = Config::kWarpgroup ? warp / Config::kStrips : warp % Traits::kColTiles;
+    if constexpr (Traits::kColTiles == 1) places.strip = warp, places.column = 0;  // fewer registers
     const std::uint32_t tile = Config::kRaw ? places.column * Config::kStrips + places.strip
                                             : places.strip * Traits::kColTiles + places.column;
     places.tile = map.weights + tile * Traits::kTileStride;
@@ -198,7 +199,7 @@ struct SmallBatchConsumer : SmallBatchBlock<Config> {
         this->arrive(this->x_empty(x_place.previous(Traits::kXSlots)));
       }
       if constexpr (Config::kWarpgroup) {
-        WarpgroupSums<Config>{*this, places.strip, places.column, places.own}.store(now, sums);
+        WarpgroupSums<Config>{*this, places.strip, places.column, places.own, params.deal.parts}.store(now, sums);
       } else {
         SmallBatchSums<Config>{*this}.store(now, places.own, sums);
       }

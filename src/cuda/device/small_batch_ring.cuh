@@ -21,14 +21,15 @@ namespace unweight::sm90 {
 /// Slots of the ring at most.
 inline constexpr std::uint32_t kMaxStages = 8;
 
-/// Tiles of a stage.
-inline constexpr std::uint32_t kStageTiles = 16;
+/// Tiles of a stage, which is how many warps decode and multiply: 16, but for items of 12 strips, whose warps have more
+/// registers, for the sums of more tokens.
+UNWEIGHT_HOST_DEVICE constexpr std::uint32_t stage_tiles(std::uint32_t strips) { return strips == 12 ? 12 : 16; }
 
 /// Compile-time part of a configuration.
 template <std::uint32_t Strips, std::uint32_t TokenTiles, bool Raw, bool Warpgroup = false>
 struct SmallBatchConfig {
-  static constexpr std::uint32_t kStrips = Strips;          ///< strips of 16 rows in an item: 1, 2, 4, 8 or 16
-  static constexpr std::uint32_t kTokenTiles = TokenTiles;  ///< tiles of 8 tokens in an item: 1, 2, 4 or 8
+  static constexpr std::uint32_t kStrips = Strips;          ///< strips of 16 rows in an item: 1, 2, 4, 8, 12 or 16
+  static constexpr std::uint32_t kTokenTiles = TokenTiles;  ///< tiles of 8 tokens in an item: 1, 2, 4, 8 or 16
   static constexpr bool kRaw = Raw;                         ///< W is not compressed
   static constexpr bool kWarpgroup = Warpgroup;             ///< four warps multiply together
 };
@@ -44,6 +45,7 @@ struct SmallBatchParams : MatmulOperands {
 
 template <class Config>
 struct SmallBatchTraits {
+  static constexpr std::uint32_t kStageTiles = stage_tiles(Config::kStrips);
   static constexpr std::uint32_t kConsumers = kStageTiles;  ///< warps that decode and multiply, a tile of a stage each
   static constexpr std::uint32_t kConsumerThreads = kConsumers * device::kLanes;
   /// For many tokens X has a ring of its own. It comes from the L2 cache and needs less time, and it is needed later
@@ -57,7 +59,8 @@ struct SmallBatchTraits {
   static constexpr std::uint32_t kXProducer = kMessenger + 1;  ///< requests X where it is apart
   static constexpr std::uint32_t kThreads = kConsumerThreads + (kXApart ? 4 : 3) * device::kLanes;
   /// Of a thread, when moved.
-  static constexpr std::uint32_t kProducerRegisters = 64, kConsumerRegisters = 104;
+  static constexpr std::uint32_t kProducerRegisters = kConsumers == 12 ? 72 : 64,
+                                 kConsumerRegisters = kConsumers == 12 ? 144 : 104;
 
   static constexpr std::uint32_t kColTiles = kStageTiles / Config::kStrips;  ///< tiles along K of a stage
   static constexpr std::uint32_t kStripWarps = kConsumers / Config::kStrips;
@@ -114,7 +117,7 @@ struct SmallBatchTraits {
 /// What a producer says about a slot.
 template <class Config>
 struct SmallBatchStage {
-  device::ExceptionList lists[kStageTiles];                        ///< in the order of the tiles in a slot
+  device::ExceptionList lists[stage_tiles(Config::kStrips)];       ///< in the order of the tiles in a slot
   std::uint8_t row_palettes[Config::kStrips * format::kTileRows];  ///< in a segment's first stage
 };
 

@@ -32,11 +32,15 @@ struct WarpgroupSums : SmallBatchBlock<Config> {
 
   std::uint32_t strip, column;  ///< of the warp: of an item, of a stage
   std::uint32_t own;            ///< offset of the warp's own memory
+  std::uint32_t parts;          ///< blocks of an item
 
   /// Stores what lies inside Y; or, of an item that another block finishes, partial sums. Clears the sums.
   __device__ void store(const Segment& segment, Sums& sums) {
     ptx::wait_for_previous_grids();  // nothing has been written so far
-    ptx::keep(lane);  // from here on, so that no address that depends on it is kept in registers during the items
+    // From here on, so that nothing that depends on these is kept in registers during the items.
+    ptx::keep(lane);
+    ptx::keep(strip);
+    ptx::keep(parts);
     Share share;
     add_warps(sums, share);
     if (params.deal.by_clusters()) {
@@ -140,21 +144,26 @@ struct WarpgroupSums : SmallBatchBlock<Config> {
     }
   }
 
-  /// Adds those of blocks first_peer to the one before this, added up in their order.
+  /// Adds those of blocks first_peer to the one before this, added up in their order; of so many tiles at a time as
+  /// there are registers for.
   __device__ void add_partials(std::uint32_t first_peer, Share& share) const {
     if (first_peer == blockIdx.x) return;
-    Share before = {};
-    UNWEIGHT_NO_UNROLL
-    for (std::uint32_t peer = first_peer; peer < blockIdx.x; ++peer) {
-      const float* const from = partials(peer);
-      Share more;
-      UNWEIGHT_UNROLL
-      for (std::uint32_t t = 0; t < kTiles; ++t) ptx::load_from_l2(more[t], from + t * kTileSums);
-      UNWEIGHT_UNROLL
-      for (std::uint32_t i = 0; i < 4 * kTiles; ++i) before[i / 4][i % 4] += more[i / 4][i % 4];
-    }
+    constexpr std::uint32_t kAtOnce = Traits::kStagedTiles;
     UNWEIGHT_UNROLL
-    for (std::uint32_t i = 0; i < 4 * kTiles; ++i) share[i / 4][i % 4] += before[i / 4][i % 4];
+    for (std::uint32_t begin = 0; begin < kTiles; begin += kAtOnce) {
+      float before[kAtOnce][4] = {};
+      UNWEIGHT_NO_UNROLL
+      for (std::uint32_t peer = first_peer; peer < blockIdx.x; ++peer) {
+        const float* const from = partials(peer) + begin * kTileSums;
+        float more[kAtOnce][4];
+        UNWEIGHT_UNROLL
+        for (std::uint32_t t = 0; t < kAtOnce; ++t) ptx::load_from_l2(more[t], from + t * kTileSums);
+        UNWEIGHT_UNROLL
+        for (std::uint32_t i = 0; i < 4 * kAtOnce; ++i) before[i / 4][i % 4] += more[i / 4][i % 4];
+      }
+      UNWEIGHT_UNROLL
+      for (std::uint32_t i = 0; i < 4 * kAtOnce; ++i) share[begin + i / 4][i % 4] += before[i / 4][i % 4];
+    }
   }
 
   // ---- sums of a cluster --------------------------------------------------------------------------------------------
@@ -162,7 +171,7 @@ struct WarpgroupSums : SmallBatchBlock<Config> {
   /// A block's part of an item that a cluster has. Its blocks share out the tiles, in turns: each sends the others what
   /// is theirs, from registers, and adds up its own in the order of K.
   __device__ void store_by_cluster(const Segment& segment, Share& share) const {
-    const std::uint32_t parts = params.deal.parts, rank = blockIdx.x - segment.item * parts;
+    const std::uint32_t rank = blockIdx.x - segment.item * parts;
     const std::uint32_t in_tile = (strip * device::kLanes + lane) * static_cast<std::uint32_t>(sizeof(float4));
     ptx::cluster_wait();  // all of the cluster's blocks have set up their barriers
     std::uint32_t wanted = 0;

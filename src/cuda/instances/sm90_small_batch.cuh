@@ -31,6 +31,7 @@ SmallBatchInstances small_batch_warpgroup_instances() {
           small_batch_instance<SmallBatchConfig<4, 8, Raw, true>>(),
           small_batch_instance<SmallBatchConfig<8, 4, Raw, true>>(),
           small_batch_instance<SmallBatchConfig<8, 8, Raw, true>>(),
+          small_batch_instance<SmallBatchConfig<12, 16, Raw, true>>(),
           small_batch_instance<SmallBatchConfig<16, 4, Raw, true>>(),
           small_batch_instance<SmallBatchConfig<16, 8, Raw, true>>()};
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Fused decode and multiplication for 1 to 64 tokens: Y[M, N] = X[M, K] * W[N, K]^T + bias[N], W a blob's matrix.
+// Fused decode and multiplication for 1 to 128 tokens: Y[M, N] = X[M, K] * W[N, K]^T + bias[N], W a blob's matrix.
 //
 //   in     W     tiles of 16 rows x 64 columns, 1408 B each, or raw values row-major (docs/FORMAT.md)
 //          X     bf16, rows of any stride
@@ -19,7 +19,7 @@
 //                        where each tile's exceptions lie, 16-byte copies of them    --->  in shared memory,
 //   X producer           one thread, where X has slots of its own                          full/empty barriers
 //
-//   16 consumer warps    wait for the slot; each takes one tile of the stage:
+//   16 consumer warps    (12 for more than 64 tokens) wait for the slot; each takes one tile of the stage:
 //                          codes -> exponents by PRMT -> own 1 KiB of shared memory
 //                          patch exceptions there, one byte each; read the exponents back
 //                          join them with sign+mantissa: the A operand, in registers

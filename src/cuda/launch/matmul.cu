@@ -46,8 +46,8 @@ Result<void> check_arguments(const MatrixShape& shape, const MatmulArguments& ar
 Result<void> can_implement(const MatmulProblem& problem, const MatmulConfig& config) try {
   if (auto ok = launch::check_tokens(problem.tokens); !ok) return ok;
   if (auto ok = launch::can_decode(problem.shape); !ok) return ok;
-  return problem.tokens > launch::kMostSmallBatchTokens ? launch::large_batch_can_implement(problem, config)
-                                                        : launch::small_batch_can_implement(problem, config);
+  return launch::is_small_batch(problem.tokens, config) ? launch::small_batch_can_implement(problem, config)
+                                                        : launch::large_batch_can_implement(problem, config);
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::kOutOfMemory, "out of memory");
 }
@@ -89,8 +89,8 @@ Result<void> matmul(const DeviceBlob& weight, const MatmulArguments& arguments, 
   if (arguments.tokens == 0 || shape.rows == 0) return {};
   if (shape.cols == 0) return refuse("cols=0: there is nothing to multiply");
   if (auto ok = launch::check_arguments(shape, arguments, config.split); !ok) return ok;
-  return arguments.tokens > launch::kMostSmallBatchTokens ? launch::large_batch(weight, arguments, config, stream)
-                                                          : launch::small_batch(weight, arguments, config, stream);
+  return launch::is_small_batch(arguments.tokens, config) ? launch::small_batch(weight, arguments, config, stream)
+                                                          : launch::large_batch(weight, arguments, config, stream);
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::kOutOfMemory, "out of memory");
 }

@@ -13,7 +13,7 @@ namespace unweight::launch {
 namespace {
 
 constexpr std::uint32_t kMinStages = 2, kMaxStages = sm90::kMaxStages;
-constexpr std::uint32_t kStripChoices[] = {1, 2, 4, 8, 16};
+constexpr std::uint32_t kStripChoices[] = {1, 2, 4, 8, 12, 16};
 
 /// Every kernel, those of a kind together and narrower ones first. Made once: load_small_batch() asks first.
 const std::vector<sm90::SmallBatchInstance>& all_instances() {
@@ -41,7 +41,7 @@ const sm90::SmallBatchInstance* find_instance(const MatmulConfig& config, bool r
 /// Of the block with most work, in units of about a stage's time. The constants are a fit to measurements on an H100;
 /// docs/kernels.md says how far off the choices are.
 double expected_cost(const sm90::Deal& deal, const MatmulConfig& config, std::uint32_t tokens) {
-  const double x_bytes = 128.0 * (sm90::kStageTiles / config.strips) * format::align_up(tokens, 8U);
+  const double x_bytes = 128.0 * (sm90::stage_tiles(config.strips) / config.strips) * format::align_up(tokens, 8U);
   const double items = deal.rounds + (deal.longer_rounds != 0 ? 1 : 0) + (deal.splits() ? 1 : 0);
   const double product = config.warpgroup ? -0.08 : tokens > 8 ? 0.008 * (tokens - 8) : 0;
   double waits = 0;
@@ -74,14 +74,18 @@ Result<void> load_small_batch() {
 Result<void> small_batch_can_implement(const MatmulProblem& problem, const MatmulConfig& config) {
   const auto& [shape, layout, multiprocessors, tokens] = problem;
   if (std::find(kStripChoices, std::end(kStripChoices), config.strips) == std::end(kStripChoices)) {
-    return refuse("strips=" + text(config.strips) + " must be 1, 2, 4, 8 or 16");
+    return refuse("strips=" + text(config.strips) + " must be 1, 2, 4, 8, 12 or 16");
   }
   if (config.stages < kMinStages || config.stages > kMaxStages) {
     return refuse("stages=" + text(config.stages) + " must be 2 to 8");
   }
+  if (config.strips == kWideStrips && tokens <= kMostSmallBatchTokens) {
+    return refuse("strips=" + text(config.strips) + " is for " + text(kMostSmallBatchTokens + 1) + " to " +
+                  text(kMostWideTokens) + " tokens, not " + text(tokens));
+  }
   const auto* kernel = find_instance(config, layout == BlobLayout::kRaw, tokens);
   if (kernel == nullptr && config.warpgroup) {
-    return refuse("warpgroup needs strips=4, 8 or 16, not " + text(config.strips));
+    return refuse("warpgroup needs strips=4, 8, 12 or 16, not " + text(config.strips));
   }
   if (kernel == nullptr && config.strips >= 8) return refuse("strips=" + text(config.strips) + " needs warpgroup");
   if (kernel == nullptr) return refuse("tokens=" + text(tokens) + " must be at most 32 without warpgroup");
@@ -103,7 +107,8 @@ MatmulConfig choose_small_batch(const MatmulProblem& problem) {
       for (const bool split : {false, true}) {
         const MatmulConfig config{.strips = strips, .split = split, .warpgroup = warpgroup};
         // For few tokens four warps together have no advantage.
-        if ((warpgroup && tokens <= 16) || find_instance(config, raw, tokens) == nullptr) continue;
+        if ((warpgroup && tokens <= 16) || strips == kWideStrips || find_instance(config, raw, tokens) == nullptr)
+          continue;
         const double cost = expected_cost(small_batch_deal(shape, config, blocks), config, tokens);
         if (least != 0 && cost >= least) continue;
         least = cost;

@@ -13,11 +13,19 @@ namespace unweight::launch {
 
 /// Most tokens of kernels/sm90_small_batch.cuh.
 inline constexpr std::uint32_t kMostSmallBatchTokens = 64;
+/// With items of so many strips more, for which there is no kernel for fewer.
+inline constexpr std::uint32_t kWideStrips = 12, kMostWideTokens = 128;
+
+/// Whether the kernel for few tokens is meant, which has a ring of any depth; otherwise the one for many.
+constexpr bool is_small_batch(std::uint32_t tokens, const MatmulConfig& config) { return config.uses_stages(tokens); }
+static_assert(is_small_batch(kMostWideTokens, {.strips = kWideStrips}) &&
+              !is_small_batch(kMostWideTokens + 1, {.strips = kWideStrips}) &&
+              is_small_batch(kMostSmallBatchTokens, {}) && !is_small_batch(kMostSmallBatchTokens + 1, {}));
 
 /// For a matrix that is not empty.
 inline sm90::Deal small_batch_deal(const MatrixShape& shape, const MatmulConfig& config,
                                    std::uint32_t multiprocessors) {
-  const std::uint32_t columns = sm90::kStageTiles / config.strips;  // tiles along K in a stage
+  const std::uint32_t columns = sm90::stage_tiles(config.strips) / config.strips;  // tiles along K in a stage
   return {static_cast<std::uint32_t>(format::ceil_div(shape.rows, std::uint64_t{format::kTileRows} * config.strips)),
           static_cast<std::uint32_t>(format::ceil_div(shape.cols, std::uint64_t{format::kTileCols} * columns)),
           multiprocessors, config.split, sm90::ClusterRoom::for_blocks(multiprocessors)};
