@@ -147,9 +147,11 @@ TEST(Plan, SuitsItsOwnDeviceAlone) {
 TEST(Candidates, EveryCombinationIsLegalOrRefusedWithAReason) {
   for (const bool dependent : {false, true}) {
     for (std::uint32_t bucket = 0; bucket < kTokenBuckets; ++bucket) {
-      // Stages are not looked at for more than 64 tokens: once is enough.
-      const std::size_t combinations = std::size(tune::members::kStrips) * 2 * 2 *
-                                       (bucket_tokens(bucket) > 64 ? 1 : std::size(tune::members::kStages));
+      std::size_t combinations = 0;
+      for (const std::uint32_t strips : tune::members::kStrips) {  // where stages are not looked at once is enough
+        const bool staged = MatmulConfig{.strips = strips}.uses_stages(bucket_tokens(bucket));
+        combinations += 2 * 2 * (staged ? std::size(tune::members::kStages) : 1);
+      }
       const auto all = tune::config_candidates(bucket, dependent, simulated_can_implement);
       EXPECT_EQ(all.legal.size() + all.refused.size(), combinations);
       EXPECT_FALSE(all.legal.empty());

@@ -212,7 +212,7 @@ TEST(Choose, RefusesUnsoundArguments) {
   refused([](Query& q) { q.weight.reserved = 1; }, "weight->reserved = 1");
   refused([](Query& q) { q.device.struct_size = 8; }, "device->struct_size = 8");
   refused([](Query& q) { q.device.multiprocessors = 0; }, "device->multiprocessors = 0 must be 1 or more");
-  refused([](Query& q) { q.device.multiprocessors = 1; }, "no configuration for 128 tokens");
+  refused([](Query& q) { q.device.multiprocessors = 1; }, "no configuration for 256 tokens");
   refused([](Query& q) { q.device.gpu = nullptr; }, "device->multiprocessors = 132 must be 0");
   refused([](Query& q) { q.options.no_cublas = 2; }, "options->no_cublas = 2");
   refused([](Query& q) { q.choice.struct_size = 64; }, "choice->struct_size = 64");

@@ -350,7 +350,7 @@ TEST_F(MatmulOnDevice, RefusesUnsoundArguments) {
   expect_refused(sound, {.split = true}, "workspace");
   expect_refused(sound, {.strips = 3}, "strips=3");
   expect_refused(sound, {.stages = 1}, "stages=1");
-  expect_refused(sound, {.strips = 2, .warpgroup = true}, "warpgroup needs strips=4, 8 or 16");
+  expect_refused(sound, {.strips = 2, .warpgroup = true}, "warpgroup needs strips=4, 8, 12 or 16");
   expect_refused(sound, {.strips = 8}, "strips=8 needs warpgroup");
   expect_refused(changed([](auto& a) { a.tokens = 33; }), {}, "tokens=33");
   expect_refused(changed([](auto& a) { a.tokens = 64; }), {.strips = 4, .stages = 8, .warpgroup = true},

@@ -31,7 +31,7 @@ tl::unexpected<Error> refuse(const std::string& why) { return fail(ErrorCode::kI
 Result<void> simulated_can_implement(std::uint32_t tokens, const MatmulConfig& config) {
   if (!config.warpgroup && tokens > 32) return refuse("tokens must be at most 32 without warpgroup");
   if (!config.warpgroup && config.strips > 4) return refuse("strips need warpgroup");
-  if (config.warpgroup && config.strips < 4) return refuse("warpgroup needs strips=4, 8 or 16");
+  if (config.warpgroup && config.strips < 4) return refuse("warpgroup needs strips=4, 8, 12 or 16");
   if (tokens > 64 && config.strips != 8 && (tokens > 128 || config.strips != 12)) return refuse("tokens need strips=8");
   if (tokens <= 64 && config.strips == 12) return refuse("strips=12 need tokens");
   if (config.stages < 2 || config.stages > 6) return refuse("stages need shared memory");
