@@ -151,6 +151,7 @@ def search_settings(run: Run, batch: int, kind: Decoder, *, packed: bool, contex
         alternatives |= configs
 
     def capture(settings: Settings) -> Graph:
+        kind.reset(context, ids)  # the first run writes keys and values
         glue = Glue(**{name: settings[name] for name in fields})
         with uw.use_plan(run.plan(batch, settings)):
             return Graph(kind.variant(kind.linears, glue, packed_embedding=packed).step)
@@ -424,7 +425,7 @@ def parse() -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--parts", default=",".join(PARTS), help="of %(default)s, in the order given")
+    parser.add_argument("--parts", default=",".join(PARTS), help="of %(default)s, in this order")
     parser.add_argument("--seconds", type=float, default=350, help="parts that would take longer are left out")
     parser.add_argument("--shape", choices=SHAPES, default="llama-3.1-8b")
     parser.add_argument("--context", type=int, default=1024)
@@ -447,7 +448,7 @@ def main() -> int:
     options = parse()
     torch.set_grad_enabled(False)
     run = Run(options)
-    parts = options.parts.split(",")
+    parts = [part for part in PARTS if part in options.parts.split(",")]  # storage gives the weights back, so it is last
     if set(parts) - {"storage"}:
         run.prepare()
     failed = []

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 import unweight
 import unweight.torch as uw
+import unweight.transformers  # from_pretrained() then knows bundles
 
 from linears import use_blas
 from shape import BF16, SHAPES, Shape, random_matrix
