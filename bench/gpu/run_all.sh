@@ -13,9 +13,9 @@
 #   OUT       folder for logs and results
 #   LIST      of tests,files,memcheck,initcheck,synccheck,racecheck,decode,distribution,load,matmul,profile,tune-8b,
 #             tune,held-out, separated by commas; all but racecheck, load, profile and the last three by default. load
-#             makes 40 GB of files in OUT/load; tune-8b makes a plan for the shapes of Llama-3.1-8B, tune one and a
-#             built-in table for those, the 70B model's and Qwen3-0.6B's; held-out makes plans for shapes that no table
-#             has: a quick and an exhaustive one
+#             makes 40 GB of files in OUT/load; tune-8b makes a plan for the shapes of Llama-3.1-8B, tune one for those,
+#             the 70B model's and Qwen3-0.6B's; held-out makes plans for shapes that no table has: a quick and an
+#             exhaustive one
 #   N         for tune: about so many seconds of measuring
 #   OPTION    for matmul_bench, for example --quick
 #
@@ -152,7 +152,7 @@ if chosen tune; then
   # qkv, o, gate and up, down, output of each: Llama-3.1-8B, 70B, Qwen3-0.6B
   tune plan 6144x4096,4096x4096,28672x4096,4096x14336,128256x4096,10240x8192,8192x8192,57344x8192,8192x28672,\
 128256x8192,4096x1024,1024x2048,6144x1024,1024x3072,151936x1024 --tokens "$few_tokens,$many_tokens,8192,16384" \
-    --seconds "$seconds" --table "$out/table.inc" \
+    --seconds "$seconds" \
     --command "bench/gpu/run_all.sh --parts tune --seconds $seconds, commit $commit"
 fi
 if chosen held-out; then

@@ -13,7 +13,6 @@
 #include <cstdio>
 #include <filesystem>
 #include <fmt/format.h>
-#include <fstream>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -58,22 +57,14 @@ std::optional<WeightClass> parse_weight(std::string_view text) {
   return std::nullopt;
 }
 
-unweight::Result<void> write_table(const unweight::Plan& plan, const std::filesystem::path& path) {
-  std::ofstream file(path, std::ios::trunc);
-  file << unweight::plan_table_text(plan) << std::flush;
-  if (file) return {};
-  return unweight::fail(ErrorCode::kIo, path.native() + ": cannot be written");
-}
-
 int run(int argc, char** argv) {
   CLI::App app("Measures on the GPU for 'unweight tune'");
   std::vector<std::string> names;
-  std::filesystem::path out, table, incumbent;
+  std::filesystem::path out, incumbent;
   unweight::TuneOptions options;
   app.add_option("--weights", names, "ROWSxCOLS[:EXCEPTIONS],...")->delimiter(',')->required();
   app.add_option("--tokens", options.tokens, "numbers of tokens")->delimiter(',')->required();
   app.add_option("--out", out, "plan to write")->required();
-  app.add_option("--table", table, "built-in table to write: lines of src/tune/tables/*.inc");
   app.add_option("--seconds", options.seconds, "time limit, about; 0: none")->capture_default_str();
   app.add_flag("--exhaustive", options.exhaustive, "time every candidate");
   app.add_option("--incumbent", incumbent, "plan whose choices are to be beaten");
@@ -97,10 +88,7 @@ int run(int argc, char** argv) {
     return true;
   };
   unweight::Result<void> written;
-  options.weight_done = [&](const unweight::Plan& plan) {
-    written = unweight::write_plan(plan, out);
-    if (written && !table.empty()) written = write_table(plan, table);
-  };
+  options.weight_done = [&](const unweight::Plan& plan) { written = unweight::write_plan(plan, out); };
   const auto report = unweight::tune_on_device(options);
   if (!report) return stop(report.error());
   if (!written) return stop(written.error());
