@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -140,10 +140,16 @@ def glue_alternatives(batch: int, kv_heads: int, dependent: bool) -> dict[str, l
     return {"splits": splits, "keys": [32, 64], "stages": [2, 4], **of_dependent}
 
 
+GLUE = [field.name for field in fields(Glue)]
+
+
+def glue_of(settings: Settings) -> Glue:
+    return Glue(**{name: settings[name] for name in GLUE})
+
+
 def search_settings(run: Run, batch: int, kind: Decoder, *, packed: bool, context: int, ids: torch.Tensor) -> Settings:
     """The best of glue, and of configurations of packed weights, for the whole step."""
-    fields = list(Glue.__dataclass_fields__)
-    start = {name: getattr(kind.glue, name) for name in fields}
+    start = {name: getattr(kind.glue, name) for name in GLUE}
     alternatives = glue_alternatives(batch, run.shape.kv_heads, kind.glue.dependent)
     if packed:
         configs = run.configs.get(batch, {})
@@ -152,9 +158,8 @@ def search_settings(run: Run, batch: int, kind: Decoder, *, packed: bool, contex
 
     def capture(settings: Settings) -> Graph:
         kind.reset(context, ids)  # the first run writes keys and values
-        glue = Glue(**{name: settings[name] for name in fields})
         with uw.use_plan(run.plan(batch, settings)):
-            return Graph(kind.variant(kind.linears, glue, packed_embedding=packed).step)
+            return Graph(kind.variant(kind.linears, glue_of(settings), packed_embedding=packed).step)
 
     return descend(start, alternatives, capture, partial(kind.reset, context, ids), lambda: run.budget.left() > 5)
 
@@ -177,8 +182,7 @@ def decode_variants(
     for name, kind in kinds.items():
         packed = name == "packed"
         found = search_settings(run, batch, kind, packed=packed, context=context, ids=ids)
-        glue = Glue(**{field: found[field] for field in Glue.__dataclass_fields__})
-        variant = kind.variant(kind.linears, glue, packed_embedding=packed)
+        variant = kind.variant(kind.linears, glue_of(found), packed_embedding=packed)
         shown = {k: v if isinstance(v, (bool, int)) else describe(v) for k, v in found.items()}
         variants[name] = (variant, run.plan(batch, found if packed else None), shown)
     return variants
@@ -448,7 +452,8 @@ def main() -> int:
     options = parse()
     torch.set_grad_enabled(False)
     run = Run(options)
-    parts = [part for part in PARTS if part in options.parts.split(",")]  # storage gives the weights back, so it is last
+    # storage gives the weights back, so it is last
+    parts = [part for part in PARTS if part in options.parts.split(",")]
     if set(parts) - {"storage"}:
         run.prepare()
     failed = []

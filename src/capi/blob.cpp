@@ -2,7 +2,6 @@
 //
 // The functions of <unweight/unweight.h> over those of <unweight/blob.hpp>: arguments are checked here as far as C++
 // types would have checked them, all else there.
-#include <algorithm>
 #include <capi/arguments.hpp>
 #include <cstring>
 #include <span>
@@ -25,6 +24,7 @@ using unweight::capi::encode_blob;
 using unweight::capi::guarded;
 using unweight::capi::to_bytes;
 using unweight::capi::to_shape;
+using unweight::capi::write_struct;
 
 static_assert(sizeof(std::size_t) == sizeof(std::uint64_t), "sizes of blobs are 64-bit numbers");
 
@@ -56,7 +56,6 @@ Result<void> check_info(const unweight_blob_info* info) { return check_struct(in
 
 void fill(const BlobInfo& from, unweight_blob_info& to) {
   unweight_blob_info info{};
-  info.struct_size = std::min<std::uint64_t>(to.struct_size, sizeof info);
   info.shape = {from.shape.batch, from.shape.rows, from.shape.cols};
   info.layout = static_cast<std::uint32_t>(from.layout);
   info.version_major = from.version_major;
@@ -69,7 +68,7 @@ void fill(const BlobInfo& from, unweight_blob_info& to) {
   info.palette_count = from.palette_count;
   info.content_checksum = from.content_checksum;
   info.bits_per_weight = from.bits_per_weight;
-  std::memcpy(&to, &info, static_cast<std::size_t>(info.struct_size));
+  write_struct(info, &to);
 }
 
 }  // namespace

@@ -96,4 +96,13 @@ template <class Struct>
   return copy;
 }
 
+/// Fills in what a caller's structure has room for, and says in its struct_size how much that was. After
+/// check_struct().
+template <class Struct>
+void write_struct(Struct from, Struct* to) {
+  static_assert(std::is_trivially_copyable_v<Struct>);
+  from.struct_size = std::min<std::uint64_t>(to->struct_size, sizeof from);
+  std::memcpy(to, &from, static_cast<std::size_t>(from.struct_size));
+}
+
 }  // namespace unweight::capi

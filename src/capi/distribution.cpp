@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The functions of <unweight/unweight.h> for the distribution form, over those of <unweight/distribution.hpp>.
-#include <algorithm>
 #include <capi/arguments.hpp>
-#include <cstring>
 #include <type_traits>
 #include <unweight/distribution.hpp>
 
@@ -17,6 +15,7 @@ using unweight::capi::check_values;
 using unweight::capi::encode_blob;
 using unweight::capi::guarded;
 using unweight::capi::to_bytes;
+using unweight::capi::write_struct;
 namespace distribution = unweight::distribution;
 
 // What programs have compiled in: members never move.
@@ -43,7 +42,6 @@ Result<void> check_info(const unweight_distribution_info* info) { return check_s
 
 void fill(const distribution::Info& from, unweight_distribution_info& to) {
   unweight_distribution_info info{};
-  info.struct_size = std::min<std::uint64_t>(to.struct_size, sizeof info);
   info.shape = {from.shape.batch, from.shape.rows, from.shape.cols};
   info.layout = static_cast<std::uint32_t>(from.layout);
   info.version_major = from.version_major;
@@ -56,7 +54,7 @@ void fill(const distribution::Info& from, unweight_distribution_info& to) {
   info.scale_count = from.scale_count;
   info.content_checksum = from.content_checksum;
   info.bits_per_weight = from.bits_per_weight;
-  std::memcpy(&to, &info, static_cast<std::size_t>(info.struct_size));
+  write_struct(info, &to);
 }
 
 }  // namespace

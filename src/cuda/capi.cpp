@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The functions of <unweight/unweight_cuda.h> over those of <unweight/cuda.hpp>.
-#include <algorithm>
 #include <capi/boundary.hpp>
 #include <cstddef>
-#include <cstring>
 #include <cuda/capi_objects.hpp>
 #include <fmt/format.h>
 #include <span>
@@ -29,6 +27,7 @@ using unweight::capi::read_struct;
 using unweight::capi::to_arguments;
 using unweight::capi::to_config;
 using unweight::capi::to_stream;
+using unweight::capi::write_struct;
 
 // What programs have compiled in: members never move.
 static_assert(std::is_trivial_v<unweight_matmul_config> && std::is_standard_layout_v<unweight_matmul_config>);
@@ -95,11 +94,9 @@ Result<MatmulConfig> to_config(const unweight_matmul_config* config, const char*
 
 Result<void> fill_config(const MatmulConfig& from, unweight_matmul_config* config, const char* name) {
   if (auto ok = check_struct(config, kFirstConfigBytes, name); !ok) return ok;
-  const std::uint64_t size = std::min<std::uint64_t>(config->struct_size, sizeof *config);
-  const unweight_matmul_config filled{
-      size, from.strips, from.stages, from.split ? 1U : 0U, from.dependent_launch ? 1U : 0U, from.warpgroup ? 1U : 0U,
-      0};
-  std::memcpy(config, &filled, size);
+  write_struct(unweight_matmul_config{0, from.strips, from.stages, from.split ? 1U : 0U,
+                                      from.dependent_launch ? 1U : 0U, from.warpgroup ? 1U : 0U, 0},
+               config);
   return {};
 }
 

@@ -40,6 +40,7 @@ using unweight::capi::fill_config;
 using unweight::capi::guarded;
 using unweight::capi::read_struct;
 using unweight::capi::to_bool;
+using unweight::capi::write_struct;
 using unweight::pipelines::ChoiceProblem;
 using unweight::tune::ChoiceTable;
 
@@ -231,8 +232,7 @@ Result<void> fill_choice(const ChoiceTable& table, std::uint32_t tokens, bool ke
   const unweight::ResolvedChoice& found = table.at(tokens);
   const bool fused = found.choice.pipeline == Pipeline::kFused;
   unweight_choice filled{};
-  const std::uint64_t size = std::min<std::uint64_t>(choice->struct_size, sizeof filled);
-  std::memcpy(&filled, choice, static_cast<std::size_t>(size));
+  std::memcpy(&filled, choice, std::min<std::size_t>(choice->struct_size, sizeof filled));
   if (filled.config != nullptr) {
     const auto& config = fused ? found.choice.config : table.fused[bucket];
     if (auto ok = fill_config(config, filled.config, "choice->config"); !ok) return ok;
@@ -242,7 +242,6 @@ Result<void> fill_choice(const ChoiceTable& table, std::uint32_t tokens, bool ke
       return ok;
     }
   }
-  filled.struct_size = size;
   filled.pipeline = static_cast<std::uint32_t>(found.choice.pipeline);
   filled.source = static_cast<std::uint32_t>(found.source);
   filled.first_tokens = unweight::bucket_begin(bucket);
@@ -251,7 +250,7 @@ Result<void> fill_choice(const ChoiceTable& table, std::uint32_t tokens, bool ke
   filled.keeps_raw = keeps_raw ? 1 : 0;
   const CublasAlgorithm algorithm = fused ? CublasAlgorithm{} : found.choice.algorithm;
   std::ranges::copy(algorithm.words, filled.algorithm);
-  std::memcpy(choice, &filled, static_cast<std::size_t>(size));
+  write_struct(filled, choice);
   return {};
 }
 
@@ -338,14 +337,9 @@ unweight_status unweight_device_blob_class(const unweight_device_blob* device_bl
     if (auto ok = check_struct(weight_class, kFirstWeightClassBytes, "weight_class"); !ok) return ok;
     if (auto ok = check_object(device_blob, "device_blob"); !ok) return ok;
     const WeightClass found = unweight::pipelines::class_of(device_blob->blob);
-    const std::uint64_t size = std::min<std::uint64_t>(weight_class->struct_size, sizeof *weight_class);
-    const unweight_weight_class filled{size,
-                                       found.rows,
-                                       found.cols,
-                                       static_cast<std::uint32_t>(found.layout),
-                                       static_cast<std::uint32_t>(found.exceptions),
-                                       0};
-    std::memcpy(weight_class, &filled, static_cast<std::size_t>(size));
+    write_struct(unweight_weight_class{0, found.rows, found.cols, static_cast<std::uint32_t>(found.layout),
+                                       static_cast<std::uint32_t>(found.exceptions), 0},
+                 weight_class);
     return {};
   });
 }

@@ -3,10 +3,8 @@
 // What the functions for checkpoints share: options in, reports out, progress back to C.
 #pragma once
 
-#include <algorithm>
 #include <capi/boundary.hpp>
 #include <cstdint>
-#include <cstring>
 #include <fmt/format.h>
 #include <unweight/checkpoint.hpp>
 #include <unweight/result.hpp>
@@ -39,10 +37,8 @@ template <class Report>
 }
 
 template <class Report>
-void fill_report(Report from, Report* to) {
-  if (to == nullptr) return;
-  from.struct_size = std::min<std::uint64_t>(to->struct_size, sizeof from);
-  std::memcpy(to, &from, static_cast<std::size_t>(from.struct_size));
+void fill_report(const Report& from, Report* to) {
+  if (to != nullptr) write_struct(from, to);
 }
 
 [[nodiscard]] inline ProgressCallback to_progress(unweight_progress_callback callback, void* user_data) {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The functions of <unweight/unweight_plan.h> over those of <unweight/plan.hpp> and <unweight/tune.hpp>.
-#include <algorithm>
 #include <capi/boundary.hpp>
 #include <capi/plan_object.hpp>
 #include <cstddef>
@@ -22,6 +21,7 @@ using unweight::capi::check_object;
 using unweight::capi::check_struct;
 using unweight::capi::guarded;
 using unweight::capi::read_struct;
+using unweight::capi::write_struct;
 
 // What programs have compiled in: members never move.
 static_assert(std::is_trivial_v<unweight_refine_options> && std::is_standard_layout_v<unweight_refine_options>);
@@ -155,10 +155,9 @@ unweight_status unweight_plan_refine(unweight_plan* plan, const unweight_refine_
         plan->plan, [&](const Plan& changed) { return call_timer(*read, changed); }, to_options(*read));
     if (!refined) return tl::unexpected(refined.error());
     if (report == nullptr) return {};
-    const std::uint64_t size = std::min<std::uint64_t>(report->struct_size, sizeof *report);
-    const unweight_refine_report filled{size,           refined->first_us, refined->best_us,           refined->seconds,
-                                        refined->tried, refined->accepted, refined->stopped ? 1U : 0U, 0};
-    std::memcpy(report, &filled, static_cast<std::size_t>(size));
+    write_struct(unweight_refine_report{0, refined->first_us, refined->best_us, refined->seconds, refined->tried,
+                                        refined->accepted, refined->stopped ? 1U : 0U, 0},
+                 report);
     return {};
   });
 }

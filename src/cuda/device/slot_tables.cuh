@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cuda/device/rans_lane.cuh>
 #include <cuda/device/tile_decode.cuh>
+#include <cuda/device/warp_scan.cuh>
 #include <format/distribution_layout.hpp>
 
 namespace unweight::device {
@@ -37,13 +38,7 @@ __device__ inline void read_class(const std::uint16_t* units, std::uint32_t coun
     frequencies[i] = frequency;
     sum += frequency;
   }
-  std::uint32_t first = sum;
-  UNWEIGHT_UNROLL
-  for (std::uint32_t distance = 1; distance < kLanes; distance *= 2) {
-    const std::uint32_t before = __shfl_up_sync(kAllLanes, first, distance);
-    if (lane >= distance) first += before;
-  }
-  first -= sum;
+  std::uint32_t first = add_lower_lanes(sum, lane) - sum;
   UNWEIGHT_UNROLL
   for (std::uint32_t i = 0; i < kLaneRanks; ++i) {
     const std::uint32_t rank = lane * kLaneRanks + i;

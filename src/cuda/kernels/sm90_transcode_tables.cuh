@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cuda/device/block_hash.cuh>
 #include <cuda/device/transcode_state.cuh>
+#include <cuda/device/warp_scan.cuh>
 #include <format/layout.hpp>
 
 namespace unweight::sm90 {
@@ -44,17 +45,6 @@ struct ScanStorage {
   std::uint64_t warps[PlanConfig::kThreads / device::kLanes];
 };
 
-/// The sums of this lane's and all lower lanes' values.
-__device__ inline std::uint64_t add_lower_lanes(std::uint64_t value, std::uint32_t lane) {
-  UNWEIGHT_UNROLL
-  for (std::uint32_t distance = 1; distance < device::kLanes; distance *= 2) {
-    const std::uint32_t low = __shfl_up_sync(device::kAllLanes, static_cast<std::uint32_t>(value), distance);
-    const std::uint32_t high = __shfl_up_sync(device::kAllLanes, static_cast<std::uint32_t>(value >> 32), distance);
-    if (lane >= distance) value += std::uint64_t{high} << 32 | low;
-  }
-  return value;
-}
-
 /// Replaces the segments' sums by their starts. Returns the sum of all to every thread. The starts are right only where
 /// that is below 2^32, as it is in a tiled blob.
 __device__ inline std::uint64_t scan_segments(std::uint32_t* segments, std::uint64_t count, ScanStorage& storage) {
@@ -70,7 +60,7 @@ __device__ inline std::uint64_t scan_segments(std::uint32_t* segments, std::uint
       sums[i] = at + i < count ? segments[at + i] : 0;
       mine += sums[i];
     }
-    const std::uint64_t up_to_here = add_lower_lanes(mine, lane);
+    const std::uint64_t up_to_here = device::add_lower_lanes(mine, lane);
     if (lane == device::kLanes - 1) storage.warps[warp] = up_to_here;
     __syncthreads();
     std::uint64_t start = before + up_to_here - mine;

@@ -21,6 +21,7 @@
 #include <cuda/device/tile_source.cuh>
 #include <cuda/device/tile_staging.cuh>
 #include <cuda/device/transcode_state.cuh>
+#include <cuda/device/warp_scan.cuh>
 #include <format/bf16.hpp>
 #include <format/layout.hpp>
 
@@ -148,12 +149,8 @@ struct TileEncoder {
     std::uint16_t* const units = exceptions + begin;
 
     const std::uint32_t first_count = count(marks & 0xffff), second_count = count(marks & 0xffff0000U);
-    std::uint32_t sums = first_count | second_count << 16;  // up to 1024 each, in the sums of all lanes
-    UNWEIGHT_UNROLL
-    for (std::uint32_t distance = 1; distance < device::kLanes; distance *= 2) {
-      const std::uint32_t before = __shfl_up_sync(device::kAllLanes, sums, distance);
-      if (lane >= distance) sums += before;
-    }
+    // Up to 1024 each, in the sums of all lanes.
+    const std::uint32_t sums = device::add_lower_lanes(first_count | second_count << 16, lane);
     const std::uint32_t totals = __shfl_sync(device::kAllLanes, sums, device::kLanes - 1);
     const std::uint32_t first_half = totals & 0xffff, all = first_half + (totals >> 16);
     if (all >= format::kEscapedTileUnits) {

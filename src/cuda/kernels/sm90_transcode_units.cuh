@@ -11,6 +11,7 @@
 #include <cuda/device/code_table.cuh>
 #include <cuda/device/tile_source.cuh>
 #include <cuda/device/transcode_state.cuh>
+#include <cuda/device/warp_scan.cuh>
 #include <format/bf16.hpp>
 #include <format/layout.hpp>
 
@@ -101,12 +102,7 @@ __device__ inline void store_starts(const device::TranscodeParams& params, std::
   const std::uint64_t tile = segment * format::kTilesPerSegment + 2 * lane, tiles = params.geometry.tiles;
   std::uint16_t* const starts = params.workspace.tile_starts;
   const std::uint32_t first = units[2 * lane], second = units[2 * lane + 1];
-  std::uint32_t sum = first + second;
-  UNWEIGHT_UNROLL
-  for (std::uint32_t distance = 1; distance < device::kLanes; distance *= 2) {
-    const std::uint32_t before = __shfl_up_sync(device::kAllLanes, sum, distance);
-    if (lane >= distance) sum += before;
-  }
+  const std::uint32_t sum = device::add_lower_lanes(first + second, lane);
   // The stream's end has an entry, too.
   const std::uint32_t begin = sum - first - second;
   if (tile <= tiles) starts[tile] = static_cast<std::uint16_t>(begin);

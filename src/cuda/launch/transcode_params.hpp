@@ -60,12 +60,8 @@ class TranscodeJob {
       device.launch_dependent(sm90::strip_hashes_kernel<sm90::HashConfig>, strips_of(params),
                               sm90::HashConfig::kThreads, 0, params);
     });
-    if (slabs() == 0) {  // behind no kernel
-      device.launch(sm90::dictionary_kernel<sm90::DictionaryConfig>, 1, sm90::DictionaryConfig::kThreads, 0, params);
-    } else {
-      device.launch_dependent(sm90::dictionary_kernel<sm90::DictionaryConfig>, 1, sm90::DictionaryConfig::kThreads, 0,
-                              params);
-    }
+    launch_after_slabs(device, sm90::dictionary_kernel<sm90::DictionaryConfig>, 1, sm90::DictionaryConfig::kThreads,
+                       params);
     for_slabs(params, [&](const Slab& slab) {
       params.only_if = too_many;
       if (slabs() > 1) decode(slab, params, device);
@@ -100,12 +96,7 @@ class TranscodeJob {
                     sm90::EncodeTilesConfig::kThreads, 0, params);
     });
     const std::uint32_t chunks = grid(most_payload_bytes(), device::kPayloadChunkBytes);
-    if (slabs() == 0) {  // behind no kernel
-      device.launch(sm90::chunk_hashes_kernel<sm90::HashConfig>, chunks, sm90::HashConfig::kThreads, 0, params);
-    } else {
-      device.launch_dependent(sm90::chunk_hashes_kernel<sm90::HashConfig>, chunks, sm90::HashConfig::kThreads, 0,
-                              params);
-    }
+    launch_after_slabs(device, sm90::chunk_hashes_kernel<sm90::HashConfig>, chunks, sm90::HashConfig::kThreads, params);
   }
 
  private:
@@ -121,6 +112,17 @@ class TranscodeJob {
   struct Slab {
     std::uint64_t first_group, end_group;
   };
+
+  /// The first kernel behind those of the slabs, of which there may be none for it to depend on.
+  template <class Device, class Kernel>
+  void launch_after_slabs(Device& device, Kernel* kernel, std::uint32_t grid, std::uint32_t threads,
+                          const device::TranscodeParams& params) const {
+    if (slabs() == 0) {
+      device.launch(kernel, grid, threads, 0, params);
+    } else {
+      device.launch_dependent(kernel, grid, threads, 0, params);
+    }
+  }
 
   [[nodiscard]] std::uint64_t values() const { return blob_.shape.batch * blob_.shape.rows * blob_.shape.cols; }
   [[nodiscard]] std::uint64_t strip_bytes() const {
