@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The slots of a blob's classes, made from its frequencies by a thread block, in shared memory.
+// The slots of a blob's classes, made from its frequencies by warps that need not know of each other, in shared memory.
+// A lane has eight ranks of a class; what a warp makes at a time are the slots of one of each lane's ranks, so that the
+// ranks that occur, which are neighbours, are shared out.
 #pragma once
 
 #include <cstdint>
@@ -11,58 +13,72 @@
 
 namespace unweight::device {
 
-/// What is needed only while the tables are made.
-struct SlotScratch {
-  std::uint16_t frequency[format::distribution::kMaxClasses][format::distribution::kRanks];
-  std::uint16_t first[format::distribution::kMaxClasses][format::distribution::kRanks];
+inline constexpr std::uint32_t kLaneRanks = format::distribution::kRanks / kLanes;
+
+/// The blob's table section.
+struct TableUnits {
+  const std::uint16_t* units;
+  std::uint32_t count;
 };
 
-/// Reads the frequencies of a class, a warp's work. Tables that do not fit their units, which a validated blob does not
-/// have, count as zeros.
-/// @param units  the blob's table section, of `count` units
-__device__ inline void read_class(const std::uint16_t* units, std::uint32_t count, std::uint32_t c, std::uint32_t lane,
-                                  SlotScratch& scratch) {
-  using namespace format::distribution;
-  std::uint32_t begin = 0;
-  for (std::uint32_t i = 0; i < c && begin < count; ++i) begin += kTableHeadUnits + units[begin];
-  const bool fits = begin + kTableHeadUnits <= count && begin + kTableHeadUnits + units[begin] <= count;
-  const std::uint32_t window = fits ? units[begin] : 0;
-  constexpr std::uint32_t kLaneRanks = kRanks / kLanes;
-  std::uint32_t frequencies[kLaneRanks], sum = 0;
-  UNWEIGHT_UNROLL
-  for (std::uint32_t i = 0; i < kLaneRanks; ++i) {
-    const std::uint32_t rank = lane * kLaneRanks + i;
-    std::uint32_t frequency = 0;
-    if (rank < window) frequency = units[begin + kTableHeadUnits + rank];
-    if (fits && rank >= kMaxWindow) frequency = units[begin + 1 + rank - kZeroRank];
-    frequencies[i] = frequency;
-    sum += frequency;
+/// A lane's ranks 8 l .. 8 l + 7 of a class.
+struct LaneFrequencies {
+  std::uint32_t of[kLaneRanks];
+  std::uint32_t first;  ///< slot of the first of them
+
+  /// Tables that do not fit their units, which a validated blob does not have, count as zeros.
+  __device__ void read(const TableUnits& tables, std::uint32_t c, std::uint32_t lane) {
+    using namespace format::distribution;
+    std::uint32_t begin = 0;
+    for (std::uint32_t i = 0; i < c && begin < tables.count; ++i) begin += kTableHeadUnits + tables.units[begin];
+    const bool fits =
+        begin + kTableHeadUnits <= tables.count && begin + kTableHeadUnits + tables.units[begin] <= tables.count;
+    const std::uint32_t window = fits ? tables.units[begin] : 0;
+    std::uint32_t sum = 0;
+    UNWEIGHT_UNROLL
+    for (std::uint32_t i = 0; i < kLaneRanks; ++i) {
+      const std::uint32_t rank = lane * kLaneRanks + i;
+      std::uint32_t frequency = 0;
+      if (rank < window) frequency = tables.units[begin + kTableHeadUnits + rank];
+      if (fits && rank >= kMaxWindow) frequency = tables.units[begin + 1 + rank - kZeroRank];
+      of[i] = frequency;
+      sum += frequency;
+    }
+    first = add_lower_lanes(sum, lane) - sum;
   }
-  std::uint32_t first = add_lower_lanes(sum, lane) - sum;
+};
+
+/// Makes the slots of every lane's rank number `i`; by a warp.
+/// @param table  the class's kFrequencyTotal slots
+__device__ inline void make_slots(const LaneFrequencies& frequencies, std::uint32_t i, std::uint32_t lane,
+                                  RansSlot* table) {
+  using namespace format::distribution;
+  std::uint32_t mine = 0, mine_first = frequencies.first;
   UNWEIGHT_UNROLL
-  for (std::uint32_t i = 0; i < kLaneRanks; ++i) {
-    const std::uint32_t rank = lane * kLaneRanks + i;
-    scratch.frequency[c][rank] = static_cast<std::uint16_t>(frequencies[i]);
-    scratch.first[c][rank] = static_cast<std::uint16_t>(first);
-    first += frequencies[i];
+  for (std::uint32_t j = 0; j < kLaneRanks; ++j) {
+    if (j == i) mine = frequencies.of[j];
+    if (j < i) mine_first += frequencies.of[j];
+  }
+  for (std::uint32_t owners = __ballot_sync(kAllLanes, mine != 0); owners != 0; owners &= owners - 1) {
+    const auto owner = static_cast<std::uint32_t>(__ffs(static_cast<int>(owners)) - 1);
+    const std::uint32_t frequency = __shfl_sync(kAllLanes, mine, owner);
+    const std::uint32_t first = __shfl_sync(kAllLanes, mine_first, owner);
+    for (std::uint32_t slot = lane; slot < frequency && first + slot < kFrequencyTotal; slot += kLanes) {
+      table[first + slot] = make_slot(frequency, kLaneRanks * owner + i, slot);
+    }
   }
 }
 
-/// Makes the tables of `classes` classes; all of a block's `warps` warps take part. `scratch` may be used for other
-/// things after a barrier.
-/// @param tables  kFrequencyTotal slots a class
-__device__ inline void make_slot_tables(const std::uint16_t* units, std::uint32_t unit_count, std::uint32_t classes,
-                                        std::uint32_t warps, std::uint32_t warp, std::uint32_t lane,
-                                        SlotScratch& scratch, RansSlot* tables) {
-  using namespace format::distribution;
-  for (std::uint32_t c = warp; c < classes; c += warps) read_class(units, unit_count, c, lane, scratch);
-  __syncthreads();
-  for (std::uint32_t i = warp; i < classes * kRanks; i += warps) {
-    const std::uint32_t c = i / kRanks, rank = i % kRanks;
-    const std::uint32_t frequency = scratch.frequency[c][rank], first = scratch.first[c][rank];
-    for (std::uint32_t slot = lane; slot < frequency && first + slot < kFrequencyTotal; slot += kLanes) {
-      tables[c * kFrequencyTotal + first + slot] = make_slot(frequency, rank, slot);
-    }
+/// Makes the tables of `classes` classes, with number `maker` of `makers` warps. They are there after a barrier.
+/// @param slots  kFrequencyTotal slots a class
+__device__ inline void make_slot_tables(const TableUnits& tables, std::uint32_t classes, std::uint32_t makers,
+                                        std::uint32_t maker, std::uint32_t lane, RansSlot* slots) {
+  UNWEIGHT_NO_UNROLL
+  for (std::uint32_t part = maker; part < classes * kLaneRanks; part += makers) {
+    const std::uint32_t c = part / kLaneRanks;
+    LaneFrequencies frequencies;
+    frequencies.read(tables, c, lane);
+    make_slots(frequencies, part % kLaneRanks, lane, slots + c * format::distribution::kFrequencyTotal);
   }
 }
 

@@ -37,6 +37,7 @@
 #include <cuda/device/rans_words.cuh>
 #include <cuda/device/slot_tables.cuh>
 #include <cuda/ptx/barrier.cuh>
+#include <cuda/ptx/copy.cuh>
 #include <cuda/ptx/registers.cuh>
 #include <cuda/ptx/shared.cuh>
 #include <format/distribution_layout.hpp>
@@ -73,17 +74,15 @@ template <class Config>
 struct DistributionDecodeTraits {
   static constexpr std::uint32_t kThreads = Config::kWarps * device::kLanes;
   static constexpr std::uint32_t kRingBytes = device::WordRing::kBytes;
+  static constexpr std::uint32_t kEnoughMakers = 8;  ///< of the tables: warps that have nothing else to do
   static constexpr std::uint32_t kClassBytes = format::distribution::kFrequencyTotal * sizeof(device::RansSlot);
 
-  // Rings and tables begin at multiples of their sizes, so that a place in them is one bitwise operation.
-  static UNWEIGHT_HOST_DEVICE constexpr std::uint32_t rings_at(std::uint32_t shared) {
-    return aligned(shared, kRingBytes);
-  }
+  // Rings first, then the tables, at multiples of their size, so that a place in one is one bitwise operation.
   static UNWEIGHT_HOST_DEVICE constexpr std::uint32_t tables_at(std::uint32_t shared) {
-    return aligned(rings_at(shared) + Config::kWarps * kRingBytes, kClassBytes);
+    return aligned(shared + Config::kWarps * kRingBytes, kClassBytes);
   }
   static constexpr std::uint32_t shared_bytes(std::uint32_t classes) {
-    return kRingBytes + Config::kWarps * kRingBytes + kClassBytes + classes * kClassBytes;
+    return Config::kWarps * kRingBytes + kClassBytes + classes * kClassBytes;
   }
   static UNWEIGHT_HOST_DEVICE constexpr std::uint32_t aligned(std::uint32_t at, std::uint32_t size) {
     return (at + size - 1) / size * size;
@@ -104,6 +103,16 @@ struct BlockParts {
   }
 };
 
+/// Where a block's values lie, in 32 bits.
+struct BlockExtent {
+  std::uint32_t matrix;
+  std::uint32_t row, col;  ///< of the matrix: the block's first
+  std::uint32_t rows, cols;
+
+  [[nodiscard]] __device__ std::uint32_t row_steps() const { return format::distribution::steps_per_row(cols); }
+  [[nodiscard]] __device__ std::uint32_t steps() const { return rows * row_steps(); }
+};
+
 /// A block's values, by a warp.
 template <class Config>
 struct BlockDecoder {
@@ -118,27 +127,45 @@ struct BlockDecoder {
   std::uint32_t ring;    ///< and of the warp's ring
   std::uint32_t lane;
 
-  __device__ void run(std::uint32_t block) const {
-    const auto place = format::distribution::place_block(params.blocks, params.rows, params.cols, block);
-    std::uint16_t* const values = first_value(place);
-    BlockParts parts;
-    const bool sound =
-        locate(block, place, parts) && decode(place, parts, values) && patch_escapes(block, place, values);
+  /// @param wait_for_tables  called once, before the first look-up
+  template <class WaitForTables>
+  __device__ void run(std::uint32_t block, const WaitForTables& wait_for_tables) const {
+    const BlockExtent extent = extent_of(block);
+    std::uint16_t* const values = first_value(extent);
+    BlockParts parts{};
+    const bool located = locate(block, extent, parts);
+    if (!located) wait_for_tables();
+    const bool sound = located && decode(extent, parts, values, wait_for_tables) && patch_escapes(block);
     if (!sound) device::report_block(params.status, block, lane);
   }
 
  private:
+  [[nodiscard]] __device__ BlockExtent extent_of(std::uint32_t block) const {
+    const format::distribution::Blocks& blocks = params.blocks;
+    const auto parts = static_cast<std::uint32_t>(blocks.col_blocks),
+               groups = static_cast<std::uint32_t>(blocks.groups);
+    const std::uint32_t group = block / parts;
+    BlockExtent extent;
+    extent.matrix = group / groups;
+    extent.row = (group - extent.matrix * groups) * blocks.group_rows;
+    extent.col = (block - group * parts) * blocks.block_cols;
+    extent.rows = min(params.rows - extent.row, blocks.group_rows);
+    extent.cols = min(params.cols - extent.col, blocks.block_cols);
+    return extent;
+  }
+
   /// The scales of 32 rows of a block, a row a lane.
   struct Rows {
     std::uint32_t scales = 0;
     std::uint32_t number = UINT32_MAX;  ///< of the 32 rows that are loaded
   };
 
-  __device__ void load_rows(Rows& rows, const format::distribution::BlockPlace& place, std::uint32_t row) const {
+  __device__ void load_rows(Rows& rows, const BlockExtent& extent, std::uint32_t row) const {
     if (row / kLanes == rows.number) return;
     rows.number = row / kLanes;
     const std::uint32_t mine = rows.number * kLanes + lane;
-    std::uint32_t scale = mine < place.rows ? params.row_scales[place.row + mine] : 0;
+    const std::uint8_t* const scales = params.row_scales + std::uint64_t{extent.matrix} * params.rows + extent.row;
+    std::uint32_t scale = mine < extent.rows ? scales[mine] : 0;
     if (scale >= params.scale_count) scale = 0;  // no validated blob has it
     rows.scales = params.scales[scale];
   }
@@ -146,40 +173,40 @@ struct BlockDecoder {
   /// What changes from row to row.
   struct RowModel {
     std::uint32_t table;  ///< shared address of its class
-    std::uint32_t base5;
+    std::uint32_t base_bits;
   };
 
-  __device__ RowModel row_model(Rows& rows, const format::distribution::BlockPlace& place, std::uint32_t row) const {
-    load_rows(rows, place, row);
+  /// Of a row beyond the block's last, any.
+  __device__ RowModel row_model(Rows& rows, const BlockExtent& extent, std::uint32_t row) const {
+    load_rows(rows, extent, row);
     const std::uint32_t scale = __shfl_sync(device::kAllLanes, rows.scales, row % kLanes);
     const std::uint32_t c = min(scale >> 10, params.class_count - 1);
-    return {tables + c * DistributionDecodeTraits<Config>::kClassBytes, (scale & (format::distribution::kPrefixes - 1))
-                                                                            << 5};
+    return {tables + c * DistributionDecodeTraits<Config>::kClassBytes,
+            device::base_bits(scale & (format::distribution::kPrefixes - 1))};
   }
 
   /// Where the block's values go.
-  __device__ std::uint16_t* first_value(const format::distribution::BlockPlace& place) const {
-    const std::uint64_t matrix = place.row / params.rows;
-    const std::uint64_t row = place.row - matrix * params.rows + matrix * params.matrix_stride - params.first_row;
-    return params.values + row * params.row_stride + place.col;
+  __device__ std::uint16_t* first_value(const BlockExtent& extent) const {
+    const std::uint64_t row = extent.matrix * params.matrix_stride + extent.row - params.first_row;
+    return params.values + row * params.row_stride + extent.col;
   }
 
   /// Finds the parts of a block, and whether they fit into it.
-  __device__ bool locate(std::uint32_t block, const format::distribution::BlockPlace& place, BlockParts& parts) const {
+  __device__ bool locate(std::uint32_t block, const BlockExtent& extent, BlockParts& parts) const {
     using namespace format::distribution;
-    const std::uint64_t begin = std::uint64_t{kStartUnit} * params.block_starts[block];
-    const std::uint64_t end = std::uint64_t{kStartUnit} * params.block_starts[block + 1];
-    const std::uint32_t plane = suffix_plane_bytes(place.steps());
-    if (end < begin || end > params.stream_bytes || end - begin < plane + kFixedStateBytes) return false;
-    if (end - begin > kMostBlockBytes) return false;  // it has words that no step takes
-    parts.begin = params.stream + begin;
+    const std::uint32_t begin = params.block_starts[block], end = params.block_starts[block + 1];  // in units
+    if (end < begin || end > params.stream_bytes / kStartUnit) return false;
+    if (end - begin > kMostBlockBytes / kStartUnit) return false;  // it has words that no step takes
+    parts.end = (end - begin) * kStartUnit;
+    const std::uint32_t plane = suffix_plane_bytes(extent.steps());
+    if (parts.end < plane + kFixedStateBytes) return false;
+    parts.begin = params.stream + std::uint64_t{kStartUnit} * begin;
     parts.states = plane;
-    parts.end = static_cast<std::uint32_t>(end - begin);
     const std::uint32_t escapes = params.escape_counts[block];
     const auto fourth_bytes = static_cast<std::uint32_t>(__popc(*parts.at<std::uint32_t>(parts.states)));
     parts.escapes = plane + kFixedStateBytes + (fourth_bytes + kStartUnit - 1) / kStartUnit * kStartUnit;
     parts.words = parts.escapes + escapes * kEscapeBytes;
-    return parts.words <= parts.end && escapes <= place.rows * place.cols;
+    return parts.words <= parts.end && escapes <= extent.rows * extent.cols;
   }
 
   /// The lane's state at the start of the block.
@@ -199,129 +226,181 @@ struct BlockDecoder {
 
   [[nodiscard]] __device__ std::uint32_t lanes_below() const { return (1U << lane) - 1; }
 
+  __device__ std::uint32_t look_up(std::uint32_t table, std::uint32_t state) const {
+    return ptx::load_shared32(table | 4 * device::slot_of(state));
+  }
+
+  /// A lane's state and the slot that it names, which is asked for as soon as the state is known.
+  struct Lane {
+    std::uint32_t state;
+    device::RansSlot slot;
+  };
+
   /// A step but for the suffix; returns prefix_bits().
-  __device__ std::uint32_t step(std::uint32_t& state, device::WordRing& words, const RowModel& model) const {
-    const device::RansSlot slot = ptx::load_shared32(model.table | 4 * device::slot_of(state));
-    state = device::next_state(state, slot);
+  /// @param next_table  in which the next step's slot lies
+  __device__ std::uint32_t step(Lane& at, device::WordRing& words, std::uint32_t base_bits,
+                                std::uint32_t next_table) const {
+    const device::RansSlot slot = at.slot;
+    std::uint32_t state = device::next_state(at.state, slot);
     const bool needs_word = state < format::distribution::kStateLow;
     const std::uint32_t needing = __ballot_sync(device::kAllLanes, needs_word);
     // Loaded by all lanes, so that there is no branch.
-    const std::uint32_t word = words.word(static_cast<std::uint32_t>(__popc(needing & lanes_below())));
+    const std::uint32_t word = words.take(needing & lanes_below(), needing & ~lanes_below());
     if (needs_word) state = state << 16 | word;
-    words.take(static_cast<std::uint32_t>(__popc(needing)));
-    return device::prefix_bits(slot, model.base5);
+    at.state = state;
+    at.slot = look_up(next_table, state);
+    return device::prefix_bits(slot, base_bits);
   }
 
   /// The words that hold the lane's suffixes of kGroup steps.
   struct SuffixWords {
     std::uint32_t low[kGroup], high[kGroup];
 
-    __device__ void load(const std::uint32_t* plane, std::uint32_t step, const device::SuffixPlace& at) {
-      const std::uint32_t* words = plane + step * kStepWords;
+    /// @param plane  the lane's word of the first of them; then of the first one behind them
+    __device__ void load(const std::uint32_t*& plane) {
       UNWEIGHT_UNROLL
       for (std::uint32_t i = 0; i < kGroup; ++i) {
-        low[i] = __ldg(words + i * kStepWords + at.word0);
-        high[i] = __ldg(words + i * kStepWords + at.word1);
+        low[i] = __ldg(plane + i * kStepWords);
+        high[i] = __ldg(plane + i * kStepWords + 1);
       }
+      plane += kGroup * kStepWords;
     }
   };
 
-  /// Decodes the block. False where it turns out to be corrupt: then its values are unspecified.
-  __device__ bool decode(const format::distribution::BlockPlace& place, const BlockParts& parts,
-                         std::uint16_t* values) const {
-    using namespace format::distribution;
-    const std::uint32_t row_steps = steps_per_row(place.cols), whole_steps = place.cols / kLanes;
-    const std::uint32_t steps = place.steps(), stored = steps - min(steps, kStateSteps);
-    const device::SuffixPlace at = device::suffix_place(lane);
-    std::uint32_t state = first_state(parts);
-    device::WordRing words(ring, parts.begin + parts.words, parts.begin + parts.end, lane);
-    Rows rows;
-    const auto* const plane = parts.at<std::uint32_t>(0);
-    SuffixWords next;
-    // Of the last group and of blocks without stored steps, what is loaded here are the states.
-    next.load(plane, 0, at);
+  /// Asks for the suffixes of `step` and later ones in the L2 cache, as far as 32 sectors reach.
+  /// @param plane  the lane's word of that step
+  /// @param left   steps that are stored from there on; none below 0
+  __device__ void prefetch_suffixes(const std::uint32_t* plane, std::int32_t left) const {
+    constexpr std::uint32_t kSectorWords = 8, kSectorSteps = 2;  // the latter at most
+    if (static_cast<std::int32_t>(lane * kSectorSteps) < left) ptx::prefetch_l2_sector(plane + lane * kSectorWords);
+  }
 
-    std::uint32_t done = 0, row = 0;
-    for (; done < stored; ++row) {
-      const RowModel model = row_model(rows, place, row);
+  /// Decodes the block. False where it turns out to be corrupt: then its values are unspecified.
+  template <class WaitForTables>
+  __device__ bool decode(const BlockExtent& extent, const BlockParts& parts, std::uint16_t* values,
+                         const WaitForTables& wait_for_tables) const {
+    using namespace format::distribution;
+    const std::uint32_t row_steps = extent.row_steps(), whole_steps = extent.cols / kLanes;
+    const std::uint32_t steps = extent.steps(), stored = steps - min(steps, kStateSteps);
+    const device::SuffixPlace at = device::suffix_place(lane);
+    device::WordRing words(ring, parts.begin + parts.words, parts.begin + parts.end, lane);
+    const auto* plane = parts.at<std::uint32_t>(0) + at.word;  // of the first step that has not been loaded
+    SuffixWords next;
+    // Of the last group and of blocks without stored steps, what is loaded are the states: 100 bytes, just enough.
+    next.load(plane);
+    Rows rows;
+    RowModel model = row_model(rows, extent, 0);
+    Lane state{first_state(parts), 0};
+    words.wait();
+    wait_for_tables();
+    state.slot = look_up(model.table, state.state);
+
+    std::uint32_t done = 0;
+    for (std::uint32_t row = 0; done < stored; ++row) {
+      const RowModel following = row_model(rows, extent, row + 1);
       std::uint16_t* out = values + row * params.row_stride + lane;
-      const std::uint32_t count = min(row_steps, stored - done);
+      const std::uint32_t count = min(row_steps, stored - done), grouped = min(count, whole_steps) / kGroup * kGroup;
+      prefetch_suffixes(plane + row_steps * kStepWords, static_cast<std::int32_t>(stored - done - row_steps - kGroup));
       std::uint32_t i = 0;
-      for (; i + kGroup <= min(count, whole_steps); i += kGroup) {
+      for (; i < grouped; i += kGroup) {
         std::uint32_t suffixes[kGroup];
         UNWEIGHT_UNROLL
         for (std::uint32_t k = 0; k < kGroup; ++k) {
           suffixes[k] = device::funnel_shift(next.low[k], next.high[k], at.shift);
         }
-        done += kGroup;
-        next.load(plane, done, at);
+        next.load(plane);
         words.refill();
+        const std::uint32_t table_after = i + kGroup < row_steps ? model.table : following.table;
         UNWEIGHT_UNROLL
         for (std::uint32_t k = 0; k < kGroup; ++k) {
-          const std::uint32_t prefix = step(state, words, model);
+          if (k + 1 == kGroup) words.look_ahead();  // beside a step, as what it takes is long
+          const std::uint32_t prefix = step(state, words, model.base_bits, k + 1 < kGroup ? model.table : table_after);
           out[k * kLanes] = static_cast<std::uint16_t>(device::join_suffix(prefix, suffixes[k]));
         }
         out += kGroup * kLanes;
       }
-      if (i == count) continue;
-      // Steps that fill no group, the last of which may have fewer than 32 values.
-      UNWEIGHT_NO_UNROLL
-      for (; i < count; ++i, ++done) {
-        if (i % kGroup == 0) words.refill();
-        const std::uint32_t prefix = step(state, words, model);
-        const std::uint32_t* stored_at = plane + done * kStepWords;
-        const std::uint32_t low = __ldg(stored_at + at.word0), high = __ldg(stored_at + at.word1);
-        const std::uint32_t suffix = device::funnel_shift(low, high, at.shift);
-        if (i * kLanes + lane < place.cols) *out = static_cast<std::uint16_t>(device::join_suffix(prefix, suffix));
-        out += kLanes;
+      if (i != count) {
+        // Steps that fill no group, the last of which may have fewer than 32 values.
+        plane -= kGroup * kStepWords;
+        UNWEIGHT_NO_UNROLL
+        for (; i < count; ++i) {
+          if (i % kGroup == 0) {
+            words.look_ahead();
+            words.refill();
+          }
+          const std::uint32_t prefix =
+              step(state, words, model.base_bits, i + 1 < row_steps ? model.table : following.table);
+          const std::uint32_t suffix = device::funnel_shift(__ldg(plane), __ldg(plane + 1), at.shift);
+          if (i * kLanes + lane < extent.cols) *out = static_cast<std::uint16_t>(device::join_suffix(prefix, suffix));
+          out += kLanes;
+          plane += kStepWords;
+        }
+        next.load(plane);
       }
-      if (whole_steps >= kGroup) next.load(plane, done, at);
+      done += count;
+      model = following;
     }
-    return finish(place, values, state, words, rows, done);
+    return finish(extent, values, state, words, rows, done);
   }
 
   /// The last steps, whose suffixes are what is left of the states.
-  __device__ bool finish(const format::distribution::BlockPlace& place, std::uint16_t* values, std::uint32_t state,
-                         device::WordRing& words, Rows& rows, std::uint32_t done) const {
+  __device__ bool finish(const BlockExtent& extent, std::uint16_t* values, Lane& state, device::WordRing& words,
+                         Rows& rows, std::uint32_t done) const {
     using namespace format::distribution;
-    const std::uint32_t row_steps = steps_per_row(place.cols), steps = place.steps();
-    // Written without their suffixes first.
-    const auto value_at = [&](std::uint32_t step) -> std::uint16_t* {
-      const std::uint32_t row = step / row_steps, col = (step - row * row_steps) * kLanes + lane;
-      return col < place.cols ? values + row * params.row_stride + col : nullptr;
-    };
+    const std::uint32_t row_steps = extent.row_steps(), steps = extent.steps();
+    const std::uint32_t first_row = done / row_steps, first_step = done - first_row * row_steps;
+    std::uint32_t prefixes[kStateSteps] = {};
+    words.look_ahead();
     words.refill();
-    UNWEIGHT_NO_UNROLL
-    for (std::uint32_t i = done; i < steps; ++i) {
-      const std::uint32_t row = i / row_steps;
-      const std::uint32_t prefix = step(state, words, row_model(rows, place, row));
-      if (std::uint16_t* const value = value_at(i)) *value = static_cast<std::uint16_t>(device::join_suffix(prefix, 0));
+    std::uint32_t row = first_row, i = first_step;
+    UNWEIGHT_UNROLL
+    for (std::uint32_t k = 0; k < kStateSteps; ++k) {
+      if (done + k >= steps) break;
+      const RowModel model = row_model(rows, extent, row);
+      if (++i == row_steps) {
+        i = 0;
+        ++row;
+      }
+      prefixes[k] = step(state, words, model.base_bits, row_model(rows, extent, row).table);
     }
-    words.drain();
-    const bool sound = state >> kStateSuffixBits == 1 && words.at_end();
-    UNWEIGHT_NO_UNROLL
-    for (std::uint32_t i = steps; i-- > done; state >>= kSuffixBits) {
-      std::uint16_t* const value = value_at(i);
-      if (value != nullptr) *value = static_cast<std::uint16_t>(device::join_suffix(*value, state));
+    words.wait();
+    const std::uint32_t last = state.state;
+    const bool sound = last >> kStateSuffixBits == 1 && words.at_end();
+    row = first_row;
+    i = first_step;
+    UNWEIGHT_UNROLL
+    for (std::uint32_t k = 0; k < kStateSteps; ++k) {
+      if (done + k >= steps) break;
+      const std::uint32_t col = i * kLanes + lane, suffix = last >> (steps - 1 - done - k) * kSuffixBits;
+      if (col < extent.cols) {
+        values[row * params.row_stride + col] = static_cast<std::uint16_t>(device::join_suffix(prefixes[k], suffix));
+      }
+      if (++i == row_steps) {
+        i = 0;
+        ++row;
+      }
     }
     return __all_sync(device::kAllLanes, sound);
   }
 
   /// Puts the escapes' prefixes in their places. False where one is out of place.
-  __device__ bool patch_escapes(std::uint32_t block, const format::distribution::BlockPlace& place,
-                                std::uint16_t* values) const {
+  __device__ bool patch_escapes(std::uint32_t block) const {
     using namespace format::distribution;
     if (params.escape_counts[block] == 0) return true;
-    BlockParts parts;  // found again: kept, they would take registers all the while
-    if (!locate(block, place, parts)) return false;
     __syncwarp();  // the values are there
+    // Found again: kept, they would take registers all the while.
+    const BlockExtent extent = extent_of(block);
+    BlockParts parts{};
+    if (!locate(block, extent, parts)) return false;
+    std::uint16_t* const values = first_value(extent);
     bool sound = true;
     const auto* const escapes = parts.at<std::uint16_t>(parts.escapes);
+    UNWEIGHT_NO_UNROLL
     for (std::uint32_t i = lane; i < (parts.words - parts.escapes) / kEscapeBytes; i += kLanes) {
       const std::uint32_t position = escapes[2 * i], prefix = escapes[2 * i + 1];
       const std::uint32_t row = position / params.blocks.block_cols, col = position % params.blocks.block_cols;
       const bool ascends = i == 0 || escapes[2 * i - 2] < position;
-      if (!ascends || row >= place.rows || col >= place.cols || prefix >= kPrefixes) {
+      if (!ascends || row >= extent.rows || col >= extent.cols || prefix >= kPrefixes) {
         sound = false;
         continue;
       }
@@ -340,15 +419,25 @@ __global__ void __launch_bounds__(DistributionDecodeTraits<Config>::kThreads, 1)
   const std::uint32_t warp = threadIdx.x / device::kLanes, lane = threadIdx.x % device::kLanes;
   std::byte* const shared = ptx::dynamic_shared_memory();
   const std::uint32_t begin = ptx::shared_address(shared), tables = Traits::tables_at(begin);
-  __shared__ device::SlotScratch scratch;
-  device::make_slot_tables(params.tables, params.table_units, params.class_count, Config::kWarps, warp, lane, scratch,
-                           reinterpret_cast<device::RansSlot*>(shared + (tables - begin)));
-  __syncthreads();
-
   // Neighbouring blocks go to different multiprocessors, so that few blocks are shared out evenly.
-  const BlockDecoder<Config> decoder{params, tables, Traits::rings_at(begin) + warp * Traits::kRingBytes, lane};
   const std::uint32_t blocks = params.end_block - params.first_block, stride = gridDim.x * Config::kWarps;
-  for (std::uint32_t i = warp * gridDim.x + blockIdx.x; i < blocks; i += stride) decoder.run(params.first_block + i);
+  std::uint32_t i = warp * gridDim.x + blockIdx.x;
+
+  // The tables are made by the warps without a block, where there are enough, while the others find theirs.
+  const std::uint32_t busy = min(Config::kWarps, (blocks - blockIdx.x + gridDim.x - 1) / gridDim.x);
+  const std::uint32_t first_maker = Config::kWarps - busy >= Traits::kEnoughMakers ? busy : 0;
+  if (warp >= first_maker) {
+    device::make_slot_tables({params.tables, params.table_units}, params.class_count, Config::kWarps - first_maker,
+                             warp - first_maker, lane, reinterpret_cast<device::RansSlot*>(shared + (tables - begin)));
+  }
+  bool tables_ready = false;
+  const auto wait_for_tables = [&] {
+    if (!tables_ready) __syncthreads();
+    tables_ready = true;
+  };
+  if (i >= blocks) wait_for_tables();
+  const BlockDecoder<Config> decoder{params, tables, begin + warp * Traits::kRingBytes, lane};
+  for (; i < blocks; i += stride) decoder.run(params.first_block + i, wait_for_tables);
 }
 
 }  // namespace unweight::sm90

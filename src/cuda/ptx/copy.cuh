@@ -86,4 +86,9 @@ __device__ __forceinline__ void prefetch_l2(const void* from, std::uint32_t byte
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 }
 
+/// Asks for the 32 bytes around an address in the L2 cache.
+__device__ __forceinline__ void prefetch_l2_sector(const void* address) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+}
+
 }  // namespace unweight::ptx

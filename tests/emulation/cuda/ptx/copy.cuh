@@ -87,4 +87,6 @@ void wait_for_async_groups() {
   emulation::wait_for_copy_groups(Count);
 }
 
+inline void prefetch_l2_sector(const void*) {}
+
 }  // namespace unweight::ptx
