@@ -10,9 +10,10 @@
 // back to the ring's beginning: what up to four steps take beyond its end lies there again, so that no step masks a
 // place.
 //
-// A refill is asked for as soon as there is room, so when it is, more than 1,024 bytes are still ahead. It is waited
-// for when the next one is asked for, two calls of refill() later at the earliest, when 768 of those are left. That is
-// more time than memory takes, and other calls of refill() do nothing but find out that there is no room.
+// A refill is asked for as soon as there is room, so when it is, more than 900 bytes are still ahead. It is waited for
+// when the next one is asked for: of a trained tensor some seven groups of four steps later, of a stream with a word
+// for every value one or two, when more than 700 of those bytes are left. Other calls of refill() find no room and do
+// nothing.
 #pragma once
 
 #include <cstddef>
@@ -52,14 +53,14 @@ class WordRing {
     __syncwarp();
   }
 
-  /// To be called before a step, and again after at most four of them. Finds out what refill() is to do, and takes the
-  /// place of the next word back to the ring's beginning.
+  /// To be called again after at most four steps. Finds out what refill() is to do, and takes the place of the next
+  /// word back to the ring's beginning.
   __device__ void look_ahead() {
     if (next_ >= ring_ + kRing) next_ -= kRing;
     ahead_ = ahead();
   }
 
-  /// To be called after look_ahead(), at most a step later.
+  /// To be called after each look_ahead(), at most a step later.
   __device__ void refill() {
     // What four steps have taken is left alone: other lanes may still be reading it.
     if (ahead_ <= kRing - kRefillBytes - kGroupBytes) {
@@ -98,6 +99,7 @@ class WordRing {
       if (at < kGroupBytes) ptx::copy_async16(ring_ + kRing + at, begin_ + from);
     }
     filled_ += kRefillBytes;
+    ahead_ += kRefillBytes;
   }
 
   std::uint32_t ring_;
@@ -106,7 +108,7 @@ class WordRing {
   std::uint32_t next_;        ///< address of the next word: at most kGroupBytes beyond the ring's end
   std::uint32_t filled_ = 0;  ///< bytes from `begin_` on that have been asked for
   std::uint32_t end_;         ///< of the block, likewise
-  std::uint32_t ahead_ = 0;   ///< ahead() when look_ahead() was called
+  std::uint32_t ahead_ = 0;   ///< ahead() when look_ahead() was called, and what was asked for since
 };
 
 }  // namespace unweight::device

@@ -335,6 +335,7 @@ struct BlockDecoder {
           out += kLanes;
           plane += kStepWords;
         }
+        words.look_ahead();
         next.load(plane);
       }
       done += count;
