@@ -50,15 +50,16 @@ struct TileEncoder {
   /// @param palettes  of the strip's rows
   /// @param tile      of all tiles
   /// @param vectors   the tile's, where it is whole
+  /// @param start     of its exceptions, in units
   __device__ void run(const device::TileSource& source, const device::TileVectors& vectors,
-                      const device::PaletteKey* palettes, std::uint64_t tile) const {
+                      const device::PaletteKey* palettes, std::uint64_t tile, std::uint32_t start) const {
     __syncwarp();  // the tile before has been read from the staging memory
     stage(source, vectors, palettes);
     __syncwarp();
     std::uint32_t sign_mantissa[device::kLaneGroups], codes[4] = {};
     encode(sign_mantissa, codes);
     store(tile, sign_mantissa, codes);
-    write_exceptions(tile, codes);
+    write_exceptions(exceptions + start, codes);
   }
 
  private:
@@ -140,14 +141,10 @@ struct TileEncoder {
   }
 
   /// The tile's list, in the order of positions: the lanes' first halves, then their second ones. Or its plane.
-  __device__ void write_exceptions(std::uint64_t tile, const std::uint32_t (&codes)[4]) const {
+  __device__ void write_exceptions(std::uint16_t* units, const std::uint32_t (&codes)[4]) const {
     constexpr std::uint32_t kHalf = 16;
     std::uint32_t marks = device::exception_marks(codes);
     if (!__any_sync(device::kAllLanes, marks != 0)) return;
-    const std::uint64_t begin = std::uint64_t{params.workspace.segment_starts[tile / format::kTilesPerSegment]} +
-                                params.workspace.tile_starts[tile];
-    std::uint16_t* const units = exceptions + begin;
-
     const std::uint32_t first_count = count(marks & 0xffff), second_count = count(marks & 0xffff0000U);
     // Up to 1024 each, in the sums of all lanes.
     const std::uint32_t sums = device::add_lower_lanes(first_count | second_count << 16, lane);
@@ -206,7 +203,7 @@ __device__ inline void copy_raw_tiles(const device::TranscodeParams& params, con
   const std::uint64_t matrix = item.strip / params.geometry.strips;
   const std::uint64_t row = matrix * params.rows + (item.strip - matrix * params.geometry.strips) * format::kTileRows;
   auto* const out = reinterpret_cast<std::uint16_t*>(params.out + format::kHeaderBytes) + row * params.cols;
-  const device::StripSource strip(params, item.strip);
+  const device::StripSource strip(params, item.strip, lane);
   for (std::uint32_t column = item.first_column; column < item.end_column; ++column) {
     const device::TileSource source(params, strip, column);
     for (std::uint32_t r = 0; r < source.rows; ++r) {
@@ -217,12 +214,23 @@ __device__ inline void copy_raw_tiles(const device::TranscodeParams& params, con
   }
 }
 
+/// Where the exceptions of tile first + lane begin in the blob's, of `count` tiles. All of an item's at once: what is
+/// loaded for each would be waited for together with the next one's values.
+__device__ inline std::uint32_t exception_start(const device::TranscodeParams& params, std::uint64_t first,
+                                                std::uint32_t count, std::uint32_t lane) {
+  if (lane >= count) return 0;
+  const std::uint64_t tile = first + lane;
+  return params.workspace.segment_starts[tile / format::kTilesPerSegment] + params.workspace.tile_starts[tile];
+}
+
 __device__ inline void encode_item(const device::TranscodeParams& params, const TileItem& item, TileStorage& storage,
                                    std::uint32_t lane) {
   const device::TranscodeState& state = *params.workspace.state;
-  const device::StripSource strip(params, item.strip);
-  device::TileVectors next;
-  next.load(device::TileSource(params, strip, item.first_column), lane);
+  const device::StripSource strip(params, item.strip, lane);
+  device::TileVectors next{};
+  next.load(strip, item.first_column);
+  std::uint64_t tile = item.strip * params.geometry.tiles_per_strip + item.first_column;
+  const std::uint32_t starts = exception_start(params, tile, item.end_column - item.first_column, lane);
   const device::PaletteKey* const palettes = params.workspace.row_palettes + item.strip * format::kTileRows;
   storage.codes.make_codes(palettes, lane);
   const TileEncoder encoder{
@@ -232,12 +240,12 @@ __device__ inline void encode_item(const device::TranscodeParams& params, const 
       static_cast<std::uint8_t>(state.exception_base),
       state.exceptions_fit != 0,
       lane};
-  std::uint64_t tile = item.strip * params.geometry.tiles_per_strip + item.first_column;
   for (std::uint32_t column = item.first_column; column < item.end_column; ++column, ++tile) {
     const device::TileVectors vectors = next;
     // On its way while this one is encoded.
-    if (column + 1 < item.end_column) next.load(device::TileSource(params, strip, column + 1), lane);
-    encoder.run(device::TileSource(params, strip, column), vectors, palettes, tile);
+    if (column + 1 < item.end_column) next.load(strip, column + 1);
+    const std::uint32_t start = __shfl_sync(device::kAllLanes, starts, column - item.first_column);
+    encoder.run(device::TileSource(params, strip, column), vectors, palettes, tile, start);
   }
 }
 

@@ -70,10 +70,10 @@ __device__ inline void count_tiles(const device::TranscodeParams& params, device
   const auto columns = static_cast<std::uint32_t>(params.geometry.tiles_per_strip);
   std::uint64_t strip = tile / columns, strip_of_table = UINT64_MAX;
   auto column = static_cast<std::uint32_t>(tile - strip * columns);
-  device::StripSource strip_source(params, strip);
+  device::StripSource strip_source(params, strip, lane);
   device::TileSource source(params, strip_source, column);
-  device::TileVectors next;
-  next.load(source, lane);
+  device::TileVectors next{};
+  next.load(strip_source, column);
   for (; tile < end; ++tile) {
     if (strip != strip_of_table) {
       table.make_units(params.workspace.row_palettes + strip * format::kTileRows,
@@ -86,10 +86,10 @@ __device__ inline void count_tiles(const device::TranscodeParams& params, device
       if (++column == columns) {
         column = 0;
         ++strip;
-        strip_source = device::StripSource(params, strip);
+        strip_source = device::StripSource(params, strip, lane);
       }
       source = device::TileSource(params, strip_source, column);
-      next.load(source, lane);
+      next.load(strip_source, column);
     }
     const std::uint32_t count = count_units(table, here, vectors, lane);
     if (lane == 0) units[tile - first] = count;
