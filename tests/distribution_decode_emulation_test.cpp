@@ -93,6 +93,22 @@ TEST(DistributionDecodeEmulation, EveryValidBlob) {
   }
 }
 
+/// So many warps that some have no block: those make the tables, alone, while the others find their blocks. And, with
+/// fewer multiprocessors, so many blocks that none is idle, then one that does not make a round full.
+TEST(DistributionDecodeEmulation, TablesByWarpsWithoutABlock) {
+  const MatrixShape shape{1, 170, 1100};  // 22 blocks
+  const auto values = make_tensor(shape, Filling::kTrained, 5);
+  const auto bytes = distribution::encode(values, shape).value();
+  ASSERT_EQ(codec::distribution::open_blob(bytes).value().layout(), format::distribution::Layout::kCoded);
+  const GuardedBytes memory(bytes);
+  const auto blob = place(bytes, memory);
+  for (const std::uint32_t multiprocessors : {1U, 2U, 7U, 40U}) {
+    const Decoded out = run<12>(blob, shape.cols, multiprocessors, multiprocessors);
+    EXPECT_EQ(out.status, 0U) << multiprocessors;
+    EXPECT_TRUE(out.memory == wanted_memory(values, shape, shape.cols)) << multiprocessors;
+  }
+}
+
 /// All 65,536 values among trained ones, most of them escapes.
 TEST(DistributionDecodeEmulation, EveryValue) {
   const RichTensor tensor;

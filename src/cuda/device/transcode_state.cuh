@@ -5,8 +5,8 @@
 //
 // Most are launched so that they may begin before the kernel in front of them has ended. What it writes is there after
 // begin_kernel(), with which each begins; as that waits for the kernel in front to end, and that one waited likewise,
-// all before it is there, too. The last kernel of a half calls wait_for_previous_grids() alone, so that nobody else's
-// kernel begins early.
+// all before it is there, too. The one behind may come as soon as all of a kernel's blocks are there, to wait beside
+// them, but not the one behind a half: the last kernel of a half calls wait_for_previous_grids() alone.
 #pragma once
 
 #include <cstddef>
@@ -101,12 +101,15 @@ UNWEIGHT_HOST_DEVICE inline std::uint64_t exceptions_offset(const TranscodeParam
 /// Whether the blob may be written.
 __device__ inline bool may_write(const TranscodeParams& params) {
   const TranscodeState& state = *params.workspace.state;
-  return state.status == 0 && state.blob_bytes <= params.capacity_bytes;
+  const std::uint64_t status = state.status,
+                      blob_bytes = state.blob_bytes;  // both are asked for before one is looked at
+  const bool fits = blob_bytes <= params.capacity_bytes;
+  return fits && status == 0;
 }
 
 __device__ inline void begin_kernel() {
-  ptx::wait_for_previous_grids();
   ptx::launch_dependents();
+  ptx::wait_for_previous_grids();
 }
 
 /// Whether all other blocks of the kernel have got here, too: of their threads, what they have written before is there

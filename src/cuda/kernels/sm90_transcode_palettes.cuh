@@ -113,8 +113,9 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kRegisterBlocks)
     row_palettes_kernel(const __grid_constant__ device::TranscodeParams params) {
   __shared__ device::LaneCounters counters[Config::kWarps];
   __shared__ OutsideSums outside;
-  // In this order: strip_hashes, which may begin now, relies on the values being there.
-  device::begin_kernel();
+  // In this order, the other way round than in begin_kernel(): strip_hashes relies on the values being there.
+  ptx::wait_for_previous_grids();
+  ptx::launch_dependents();
   const std::uint32_t warp = device::warp_number(), lane = threadIdx.x % device::kLanes;
   outside.clear();
   device::RowCounter counter(counters[warp], lane);
@@ -129,6 +130,7 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kRegisterBlocks)
 }
 
 /// The lowest base whose window of exponents covers most exceptions; all lanes of a warp get it.
+/// @param outside  how often each exponent occurs outside its row's palette
 __device__ inline std::uint32_t best_exception_base(const std::uint64_t* outside, std::uint32_t lane) {
   constexpr std::uint32_t kLaneBases = format::kMaxExceptionBase / device::kLanes + 1;
   std::uint64_t covered = 0, most = 0;
@@ -165,11 +167,13 @@ __device__ inline std::uint32_t best_exception_base(const std::uint64_t* outside
 }
 
 /// By a warp.
-__device__ inline void set_exception_base(device::TranscodeState& state, std::uint32_t lane) {
-  const std::uint32_t base = best_exception_base(state.outside, lane);
+/// @param outside  what state.outside is
+__device__ inline void set_exception_base(device::TranscodeState& state, const std::uint64_t* outside,
+                                          std::uint32_t lane) {
+  const std::uint32_t base = best_exception_base(outside, lane);
   bool fit = true;
   for (std::uint32_t e = lane; e < device::kExponents; e += device::kLanes) {
-    if (state.outside[e] == 0) continue;
+    if (outside[e] == 0) continue;
     fit = fit && format::exponent_fits_entry(static_cast<std::uint8_t>(e), static_cast<std::uint8_t>(base));
   }
   fit = __all_sync(device::kAllLanes, fit);
@@ -230,7 +234,9 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kRegisterBlocks)
   });
   outside.add_to(params.workspace.state->outside);
   // Of a part of the tensor, from what has been added so far; the last part's is the right one.
-  if (device::is_last_block(params.workspace) && warp == 0) set_exception_base(*params.workspace.state, lane);
+  if (device::is_last_block(params.workspace) && warp == 0) {
+    set_exception_base(*params.workspace.state, params.workspace.state->outside, lane);
+  }
 }
 
 // ---- the blob's palettes --------------------------------------------------------------------------------------------
@@ -252,6 +258,7 @@ struct RankedPalette {
 template <class Config>
 struct DictionaryStorage {
   device::PaletteKey chosen[format::kMaxPalettes];
+  std::uint64_t outside[device::kExponents];  ///< state.outside, which is read too often to be read from memory
   RankedPalette best[Config::kThreads];
 };
 
@@ -287,12 +294,16 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
   device::begin_kernel();
   const device::TranscodeWorkspace& workspace = params.workspace;
   device::TranscodeState& state = *workspace.state;
+  // What one thread or another needs is all asked for at once.
+  static_assert(device::kExponents <= Config::kThreads && format::kMaxPalettes <= Config::kThreads);
+  if (threadIdx.x < device::kExponents) storage.outside[threadIdx.x] = state.outside[threadIdx.x];
+  const device::PaletteKey found = threadIdx.x < format::kMaxPalettes ? state.found[threadIdx.x] : 0;
   const bool too_many = state.found_count > format::kMaxPalettes;
   const std::uint32_t count = too_many ? format::kMaxPalettes : state.found_count;
   if (too_many) {
     choose_most_frequent(workspace, storage);
   } else {
-    if (threadIdx.x < count) storage.chosen[threadIdx.x] = state.found[threadIdx.x];
+    if (threadIdx.x < count) storage.chosen[threadIdx.x] = found;
     __syncthreads();
   }
   if (threadIdx.x < count) {
@@ -308,7 +319,7 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
   if (too_many) {
     if (threadIdx.x < device::kExponents) state.outside[threadIdx.x] = 0;
   } else if (device::warp_number() == Config::kThreads / device::kLanes - 1) {  // it has no palette to place
-    set_exception_base(state, threadIdx.x % device::kLanes);
+    set_exception_base(state, storage.outside, threadIdx.x % device::kLanes);
   }
 }
 

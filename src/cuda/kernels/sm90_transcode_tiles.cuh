@@ -231,8 +231,6 @@ __device__ inline void encode_item(const device::TranscodeParams& params, const 
   next.load(strip, item.first_column);
   std::uint64_t tile = item.strip * params.geometry.tiles_per_strip + item.first_column;
   const std::uint32_t starts = exception_start(params, tile, item.end_column - item.first_column, lane);
-  const device::PaletteKey* const palettes = params.workspace.row_palettes + item.strip * format::kTileRows;
-  storage.codes.make_codes(palettes, lane);
   const TileEncoder encoder{
       params,
       storage,
@@ -240,6 +238,8 @@ __device__ inline void encode_item(const device::TranscodeParams& params, const 
       static_cast<std::uint8_t>(state.exception_base),
       state.exceptions_fit != 0,
       lane};
+  const device::PaletteKey* const palettes = params.workspace.row_palettes + item.strip * format::kTileRows;
+  storage.codes.make_codes(palettes, lane);
   for (std::uint32_t column = item.first_column; column < item.end_column; ++column, ++tile) {
     const device::TileVectors vectors = next;
     // On its way while this one is encoded.
