@@ -196,4 +196,23 @@ def tune_packed(weights: Weights, batches: list[int], budget: Budget) -> tuple[d
         for packed in weights.packed[name]:
             device_blob(packed).choices.clear()  # of the search
     say("packed configurations tuned")
-    return configs, found
+    return {batch: _with_neighbours(weights, batches, batch, configs) for batch in batches}, found
+
+
+def _with_neighbours(
+    weights: Weights, batches: list[int], batch: int, configs: dict[int, dict[str, list[Any]]]
+) -> dict[str, list[Any]]:
+    """The batch's own configurations, and the best of the next smaller and larger batch where they are legal: what is
+    a little slower alone may be faster in a step."""
+    at = batches.index(batch)
+    together = {}
+    for name, own in configs[batch].items():
+        shown = [describe(config) for config in own]
+        together[name] = list(own)
+        for other in batches[max(at - 1, 0) : at + 2]:
+            for config in configs[other].get(name, [])[:1]:
+                blob = device_blob(weights.packed[name][0])
+                if describe(config) not in shown and blob.can_implement(batch, config):
+                    together[name].append(config)
+                    shown.append(describe(config))
+    return together
