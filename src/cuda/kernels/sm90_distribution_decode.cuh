@@ -8,15 +8,16 @@
 //   out    values      any row stride >= K
 //
 //   bytes  10.5 bits in + 16 bits out a value. 28672 x 4096: 154 MB + 235 MB, 130 us at the 3.0 TB/s of a copy.
-//   work   a step of 32 values, a lane each, takes a warp some 40 instructions and the time of about ten dependent
-//   ones,
-//          two of them loads from shared memory: some 150 cycles. A block has 512 steps, one after the other.
+//   work   a step of 32 values, a lane each, takes a warp 32 instructions and the time of some eleven dependent ones,
+//   two
+//          of them loads from shared memory: some 135 cycles. A block has 512 steps, one after the other.
 //
-// A warp a block, 32 warps a multiprocessor, all of them alone after they have made the slot tables together:
+// A warp a block, 32 warps a multiprocessor, all of them alone once there are slot tables, which those without a block
+// make, where there are enough:
 //
 //   shared   slot tables, 16 KiB a class          look-up: slot -> rank, frequency, place in the symbol
-//            rings of words, 2 KiB a warp         rans_words.cuh
-//   registers a state a lane; the suffixes of the next four steps, loaded while four are decoded
+//            rings of words, 2.25 KiB a warp      rans_words.cuh
+//   registers a state a lane, and its slot; the suffixes of the next four steps, loaded while four are decoded
 //   global   a step's 32 values: one store of 64 bytes
 //
 // A step: slot = state % 4096 -> look-up -> next state; lanes whose state fell below 2^16 vote, and each takes the word
@@ -24,8 +25,8 @@
 //
 // Hostile bytes. The host has validated header and tables; even so nothing is read outside the blob, or written outside
 // the tensor, whatever the bytes that are found here: starts, sizes and escapes are checked before they are used,
-// places in rings and tables are masked, and the number of steps follows from the shape. A corrupt block is reported in
-// `status`, the one of the lowest number when there are several.
+// places in rings are taken back, those in tables masked, and the number of steps follows from the shape. A corrupt
+// block is reported in `status`, the one of the lowest number when there are several.
 //
 // Limits: rows, columns and blocks below 2^31.
 #pragma once
