@@ -6,7 +6,6 @@
 #include <array>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <exception>
 #include <list>
 #include <map>
@@ -30,8 +29,6 @@ struct Thread {
   std::unique_ptr<std::byte[]> stack;
   std::function<bool()> ready;  ///< what it waits for; empty: nothing
   std::uint32_t open_copies = 0;
-  std::deque<std::uint32_t> groups{0};  ///< open copies of each group of them, the uncommitted one last
-  std::uint64_t first_group = 0;        ///< number of the first
   bool ended = false;
   bool at_cluster_barrier = false;  ///< has arrived in its present phase
   std::uint32_t cluster_phase = 0;  ///< in which it arrived last
@@ -223,22 +220,7 @@ class Cluster {
   void thread_copy_later(std::uint32_t to, std::uint32_t bytes, std::function<void()> work) {
     Thread& me = threads_[running_];
     ++me.open_copies;
-    ++me.groups.back();
-    copy_later(to, bytes, std::move(work), [&me, group = me.first_group + me.groups.size() - 1] {
-      --me.open_copies;
-      if (group >= me.first_group) --me.groups[group - me.first_group];
-    });
-  }
-
-  void commit_copies() { threads_[running_].groups.push_back(0); }
-
-  void wait_for_copy_groups(std::uint32_t count) {
-    Thread& me = threads_[running_];
-    while (me.groups.size() > std::size_t{count} + 1) {
-      if (me.groups.front() != 0) wait([&me] { return me.groups.front() == 0; });
-      me.groups.pop_front();
-      ++me.first_group;
-    }
+    copy_later(to, bytes, std::move(work), [&me] { --me.open_copies; });
   }
 
   void wait_for_copies() {
@@ -418,8 +400,6 @@ void thread_copy_later(std::uint32_t to, std::uint32_t bytes, std::function<void
   Cluster::current().thread_copy_later(to, bytes, std::move(work));
 }
 void wait_for_copies() { Cluster::current().wait_for_copies(); }
-void commit_copies() { Cluster::current().commit_copies(); }
-void wait_for_copy_groups(std::uint32_t count) { Cluster::current().wait_for_copy_groups(count); }
 void arrive_after_copies(std::uint32_t barrier) { Cluster::current().arrive_after_copies(barrier); }
 
 }  // namespace unweight::emulation

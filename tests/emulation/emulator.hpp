@@ -82,10 +82,6 @@ void copy_later(std::uint32_t to, std::uint32_t bytes, std::uint32_t barrier, st
 void thread_copy_later(std::uint32_t to, std::uint32_t bytes, std::function<void()> work);
 /// Waits for them.
 void wait_for_copies();
-/// Makes a group of the running thread's thread_copy_later() since the last one.
-void commit_copies();
-/// Waits until at most the latest `count` groups are under way.
-void wait_for_copy_groups(std::uint32_t count);
 /// Arrives at the barrier when all of the running thread's thread_copy_later() so far are done.
 void arrive_after_copies(std::uint32_t barrier);
 

@@ -6,8 +6,8 @@
 //                      | 512 bytes a refill, a chunk a lane
 //   shared   [ring of 2 KiB][its first 256 bytes once more]   next word --->            filled --->
 //
-// At most 64 bytes are taken a step, 256 between two calls of refill(). Only there does the place of the next word go
-// back to the ring's beginning: what up to four steps take beyond its end lies there again, so that no step masks a
+// At most 64 bytes are taken a step, 256 between two calls of look_ahead(). Only there does the place of the next word
+// go back to the ring's beginning: what up to four steps take beyond its end lies there again, so that no step masks a
 // place.
 //
 // A refill is asked for as soon as there is room, so when it is, more than 900 bytes are still ahead. It is waited for

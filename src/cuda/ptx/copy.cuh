@@ -72,15 +72,6 @@ __device__ __forceinline__ void copy_async16(std::uint32_t to, const void* from)
 /// Waits for all of this thread's copy_async16(). A thread that has any under way must not end.
 __device__ __forceinline__ void wait_for_async_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-/// Makes a group of this thread's copy_async16() since the last one; it may be empty.
-__device__ __forceinline__ void commit_async_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-/// Waits until at most the latest `Count` of this thread's groups are under way.
-template <std::uint32_t Count>
-__device__ __forceinline__ void wait_for_async_groups() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(Count) : "memory");
-}
-
 /// Asks for `bytes`, a multiple of 16 like the address, in the L2 cache.
 __device__ __forceinline__ void prefetch_l2(const void* from, std::uint32_t bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");

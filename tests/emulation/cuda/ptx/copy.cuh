@@ -81,11 +81,6 @@ inline void copy_async16(std::uint32_t to, const void* from) {
 }
 
 inline void wait_for_async_copies() { emulation::wait_for_copies(); }
-inline void commit_async_group() { emulation::commit_copies(); }
-template <std::uint32_t Count>
-void wait_for_async_groups() {
-  emulation::wait_for_copy_groups(Count);
-}
 
 inline void prefetch_l2_sector(const void*) {}
 
