@@ -105,6 +105,22 @@ TEST(Choose, WithoutAPlanTheRulesDecide) {
   query.expect(4096, UNWEIGHT_PIPELINE_FUSED, UNWEIGHT_CHOICE_COST_MODEL, 0);
 }
 
+// For 65 to 128 tokens both kernels can run; wide items win where they fill the chip.
+TEST(Choose, RulesWeighUpTheTwoKernels) {
+  const auto strips = [](std::uint64_t rows, std::uint64_t cols, std::uint32_t tokens) {
+    const MatmulProblem problem{{1, rows, cols}, BlobLayout::kTiled, kMultiprocessors, tokens};
+    const auto config = choose_matmul_config(problem);
+    EXPECT_TRUE(config && can_implement(problem, *config)) << rows << " x " << cols << ", " << tokens;
+    return config ? config->strips : 0;
+  };
+  for (const std::uint32_t tokens : {65U, 100U, 128U}) {
+    EXPECT_EQ(strips(28672, 4096, tokens), 12U);
+    EXPECT_EQ(strips(4096, 4096, tokens), 12U);
+    EXPECT_EQ(strips(8192, 28672, tokens), 8U);  // 43 wide items in clusters of two leave a third of the chip idle
+  }
+  EXPECT_EQ(strips(28672, 4096, 129), 8U);
+}
+
 TEST(Choose, OverrideThenPlanThenTableThenRules) {
   Query query;
   query.device.gpu = "NVIDIA H200";

@@ -66,14 +66,14 @@ Result<void> large_batch_can_implement(const MatmulProblem& problem, const Matmu
   return {};
 }
 
-MatmulConfig choose_large_batch(const MatmulProblem& problem) {
-  const auto cost = [&](const MatmulConfig& config) {
-    return expected_cost(large_batch_deal(problem.shape, config, problem.multiprocessors, problem.tokens),
-                         problem.tokens);
+CostedConfig choose_large_batch(const MatmulProblem& problem) {
+  const auto costed = [&](const MatmulConfig& config) -> CostedConfig {
+    return {config, expected_cost(large_batch_deal(problem.shape, config, problem.multiprocessors, problem.tokens),
+                                  problem.tokens)};
   };
-  const MatmulConfig whole{.strips = kStrips, .warpgroup = true},
-      split{.strips = kStrips, .split = true, .warpgroup = true};
-  return cost(split) < cost(whole) ? split : whole;
+  const CostedConfig whole = costed({.strips = kStrips, .warpgroup = true}),
+                     split = costed({.strips = kStrips, .split = true, .warpgroup = true});
+  return split.cycles < whole.cycles ? split : whole;
 }
 
 Result<void> large_batch(const DeviceBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,

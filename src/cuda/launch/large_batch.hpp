@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cuda/launch/costed_config.hpp>
 #include <cuda_runtime_api.h>
 #include <unweight/cuda.hpp>
 #include <unweight/result.hpp>
@@ -17,7 +18,7 @@ namespace unweight::launch {
 [[nodiscard]] Result<void> large_batch_can_implement(const MatmulProblem& problem, const MatmulConfig& config);
 
 /// As choose_matmul_config(), for a matrix that is not empty.
-[[nodiscard]] MatmulConfig choose_large_batch(const MatmulProblem& problem);
+[[nodiscard]] CostedConfig choose_large_batch(const MatmulProblem& problem);
 
 /// As matmul() for checked arguments and a configuration that large_batch_can_implement() accepts.
 [[nodiscard]] Result<void> large_batch(const DeviceBlob& weight, const MatmulArguments& arguments,

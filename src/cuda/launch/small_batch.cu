@@ -123,6 +123,22 @@ MatmulConfig choose_small_batch(const MatmulProblem& problem) {
   return best;
 }
 
+CostedConfig choose_wide_batch(const MatmulProblem& problem) {
+  constexpr double kTile = 123, kItem = 3500, kByCluster = 3500, kByMemory = 9000;  // cycles
+  CostedConfig best;
+  for (const bool split : {false, true}) {
+    MatmulConfig config{.strips = kWideStrips, .split = split, .warpgroup = true};
+    const sm90::Deal deal = small_batch_deal(problem.shape, config, problem.multiprocessors);
+    config.stages = deal.by_clusters() ? 4 : 5;
+    const double items = deal.rounds + (deal.longer_rounds != 0 ? 1 : 0);
+    const double ends = deal.by_clusters() ? kByCluster : deal.splits() ? kByMemory : 0;
+    const double cycles =
+        static_cast<double>(deal.stages()) * sm90::stage_tiles(kWideStrips) * kTile + kItem * items + ends;
+    if (best.cycles == 0 || cycles < best.cycles) best = {config, cycles};
+  }
+  return best;
+}
+
 Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,
                          cudaStream_t stream) {
   const PlacedBlob blob = placed(weight);
