@@ -224,16 +224,13 @@ TEST(TranscodeEmulation, SaysWhatIsWrong) {
 
 // ---- the checksum ---------------------------------------------------------------------------------------------------
 
-template <class Shape>
 void hash_kernel(const std::byte* data, std::uint64_t size, std::uint64_t* hash) {
-  __shared__ device::HashStorage<Shape> storage;
+  __shared__ device::HashStorage storage;
   const std::uint64_t found = device::hash_range(data, size, storage);
   if (threadIdx.x == 0) *hash = found;
 }
 
-/// With blocks of that shape, all lengths about the ends of rounds among them.
-template <class Shape>
-void expect_hashes_of_every_length() {
+TEST(TranscodeEmulation, HashesOfEveryLength) {
   Random random(1);
   std::vector<std::byte> bytes(200'000);
   for (std::byte& b : bytes) b = static_cast<std::byte>(random.next());
@@ -241,23 +238,20 @@ void expect_hashes_of_every_length() {
     const GuardedBytes memory((size + 127) / 128 * 128);
     std::memcpy(memory.data(), bytes.data(), size);
     std::uint64_t found = 0;
-    emulation::launch({1, Shape::kThreads}, 0, size, [&] { hash_kernel<Shape>(memory.data(), size, &found); });
+    emulation::launch({1, device::kHashThreads}, 0, size, [&] { hash_kernel(memory.data(), size, &found); });
     ASSERT_EQ(found, XXH3_64bits(bytes.data(), size)) << size;
   };
   for (std::size_t size = 0; size <= device::kShortHashBytes; ++size) {
     ASSERT_EQ(device::xxh3_short(bytes.data(), static_cast<std::uint32_t>(size)), XXH3_64bits(bytes.data(), size));
   }
   for (std::size_t size = 230; size < 1400; size += 7) expect_hash(size);
-  // Up to several rounds of 32 or 64 blocks, which end in the middle and at the end.
+  // Up to several rounds of 32 blocks, which end in the middle and at the end.
   for (const std::size_t size :
        {2048U, 2049U, 32U * 1024, 32U * 1024 + 1, 33U * 1024, 33U * 1024 + 1, 34U * 1024 + 64, 40'000U, 64U * 1024,
         64U * 1024 + 1, 96U * 1024 + 1, 100'000U, 128U * 1024 + 1, 200'000U}) {
     expect_hash(size);
   }
 }
-
-TEST(TranscodeEmulation, HashesOfEveryLength) { expect_hashes_of_every_length<device::HashShape<8>>(); }
-TEST(TranscodeEmulation, HashesOfEveryLengthByLargeBlocks) { expect_hashes_of_every_length<device::HashShape<16>>(); }
 
 }  // namespace
 }  // namespace unweight::test

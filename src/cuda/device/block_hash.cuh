@@ -4,12 +4,8 @@
 // 1 KiB ahead, four blocks a warp at a time; meanwhile eight lanes of the first follow the chain from block to block,
 // which is what a long range takes:
 //
-//   adders, A warps   4 KiB a warp, asked for two rounds ahead  -->  sums of 4 A blocks, two rounds of them in shared
+//   adders, 8 warps   4 KiB a warp, asked for two rounds ahead  -->  sums of 32 blocks, two rounds of them in shared
 //   chain, 8 lanes    state = scramble(state) + sums of a block: SHF, LOP3, IMAD.WIDE, some 14 cycles
-//
-// Two rounds ahead in name: a warp's loads all count on one scoreboard, so what waits for those of a round waits for
-// those of the next one, too. A round takes as long as memory, whatever it brings: a long range that a multiprocessor
-// has to itself needs many adders.
 #pragma once
 
 #include <cstddef>
@@ -20,22 +16,17 @@
 
 namespace unweight::device {
 
-/// The size of a block that hashes.
-template <std::uint32_t Adders>
-struct HashShape {
-  static constexpr std::uint32_t kAdders = Adders;  ///< warps
-  static constexpr std::uint32_t kThreads = (1 + kAdders) * kLanes;
-  static constexpr std::uint32_t kAdderBlocks = 4;                 ///< that a warp adds up at a time
-  static constexpr std::uint32_t kRound = kAdders * kAdderBlocks;  ///< blocks that are added up ahead
-};
+inline constexpr std::uint32_t kHashAdders = 8;  ///< warps
+inline constexpr std::uint32_t kHashThreads = (1 + kHashAdders) * kLanes;
 
-/// Its shared memory.
-template <class Shape>
+/// Shared memory of a block that hashes.
 struct HashStorage {
+  static constexpr std::uint32_t kAdderBlocks = 4;                     ///< that a warp adds up at a time
+  static constexpr std::uint32_t kRound = kHashAdders * kAdderBlocks;  ///< blocks that are added up ahead
   /// The last block, which is not scrambled, and the stripe before it, into which the last 64 bytes may reach.
   static constexpr std::uint32_t kMostTail = kStripeBytes + kHashBlockBytes;
 
-  std::uint64_t sums[2][Shape::kRound][kStripeWords];
+  std::uint64_t sums[2][kRound][kStripeWords];
   std::uint64_t secret[kXxh3SecretBytes / sizeof(std::uint64_t)];
   std::uint64_t last[kStripeWords];
   alignas(16) std::byte tail[kMostTail];
@@ -95,20 +86,14 @@ class StripeAdder {
   std::uint32_t lane_;
 };
 
-/// Links of the chain that are unrolled, and that a round has a multiple of.
-inline constexpr std::uint32_t kLinks = 32;
-
 /// A round of the chain: the state after `count` more blocks.
-template <class Shape>
-__device__ std::uint64_t follow_chain(std::uint64_t state, const std::uint64_t (*sums)[kStripeWords],
-                                      std::uint32_t word, std::uint32_t count, std::uint64_t key) {
-  static_assert(Shape::kRound % kLinks == 0);
-  UNWEIGHT_NO_UNROLL
-  for (; count >= kLinks; count -= kLinks, sums += kLinks) {
+__device__ inline std::uint64_t follow_chain(std::uint64_t state, const std::uint64_t (*sums)[kStripeWords],
+                                             std::uint32_t word, std::uint32_t count, std::uint64_t key) {
+  if (count == HashStorage::kRound) {
     state += sums[0][word];
     UNWEIGHT_UNROLL
-    for (std::uint32_t i = 1; i < kLinks; ++i) state = scramble_and_add(state, key, sums[i][word]);
-    state = scramble_and_add(state, key, 0);
+    for (std::uint32_t i = 1; i < HashStorage::kRound; ++i) state = scramble_and_add(state, key, sums[i][word]);
+    return scramble_and_add(state, key, 0);
   }
   for (std::uint32_t i = 0; i < count; ++i) state = scramble_and_add(state + sums[i][word], key, 0);
   return state;
@@ -124,11 +109,9 @@ __device__ inline void copy_tail(std::byte* to, const std::byte* data, std::uint
   for (std::uint32_t i = vectors * StripeAdder::kVector + lane; i < size; i += kLanes) to[i] = data[begin + i];
 }
 
-/// The hash of `size` bytes from `data` on, which is aligned to 16 bytes. By all Shape::kThreads threads of a block;
+/// The hash of `size` bytes from `data` on, which is aligned to 16 bytes. By all kHashThreads threads of a block;
 /// thread 0 gets it. `storage` may be used again at once.
-template <class Shape>
-__device__ std::uint64_t hash_range(const std::byte* data, std::uint64_t size, HashStorage<Shape>& storage) {
-  constexpr std::uint64_t kRound = Shape::kRound, kAdderBlocks = Shape::kAdderBlocks;
+__device__ inline std::uint64_t hash_range(const std::byte* data, std::uint64_t size, HashStorage& storage) {
   // From a shuffle, so that the compiler knows it to be the same in all lanes.
   const std::uint32_t warp = __shfl_sync(kAllLanes, threadIdx.x / kLanes, 0), lane = threadIdx.x % kLanes;
   const bool is_short = size <= kShortHashBytes;
@@ -138,11 +121,11 @@ __device__ std::uint64_t hash_range(const std::byte* data, std::uint64_t size, H
   const StripeAdder adder(lane);
   StripeAdder::Part even{}, odd{};  // what comes in rounds of an even number, and of an odd one
   const auto load_round = [&](std::uint64_t first_of_round) {
-    return adder.load(data, first_of_round + kAdderBlocks * (warp - 1), blocks);
+    return adder.load(data, first_of_round + HashStorage::kAdderBlocks * (warp - 1), blocks);
   };
   if (warp != 0) {
     even = load_round(0);
-    odd = load_round(kRound);
+    odd = load_round(HashStorage::kRound);
   } else {
     copy_tail(storage.tail, data, tail_begin, size, lane);
     if (lane < kXxh3SecretBytes / sizeof(std::uint64_t)) storage.secret[lane] = kXxh3Secret[lane];
@@ -155,27 +138,27 @@ __device__ std::uint64_t hash_range(const std::byte* data, std::uint64_t size, H
   }
   /// The sums of the adder's blocks of a round; then asks for those two rounds later.
   const auto add_round = [&](StripeAdder::Part& part, std::uint64_t first_of_round, std::uint32_t parity) {
-    adder.add(part, storage.secret, storage.sums[parity] + kAdderBlocks * (warp - 1));
-    part = load_round(first_of_round + 2 * kRound);
+    adder.add(part, storage.secret, storage.sums[parity] + HashStorage::kAdderBlocks * (warp - 1));
+    part = load_round(first_of_round + 2 * HashStorage::kRound);
   };
   const bool on_chain = threadIdx.x < kStripeWords;
   std::uint64_t sum = first_sum(lane % kStripeWords);
   const std::uint64_t key = scramble_key(lane % kStripeWords);
   const auto advance = [&](StripeAdder::Part& next, std::uint64_t first, std::uint32_t parity) {
     if (warp != 0) {
-      add_round(next, first + kRound, parity ^ 1);
+      add_round(next, first + HashStorage::kRound, parity ^ 1);
     } else if (on_chain && first < blocks) {
       const std::uint64_t left = blocks - first;
-      const auto count = static_cast<std::uint32_t>(left < kRound ? left : kRound);
-      sum = follow_chain<Shape>(sum, storage.sums[parity], lane, count, key);
+      const std::uint32_t count = left < HashStorage::kRound ? static_cast<std::uint32_t>(left) : HashStorage::kRound;
+      sum = follow_chain(sum, storage.sums[parity], lane, count, key);
     }
     __syncthreads();
   };
   if (warp != 0) add_round(even, 0, 0);
   __syncthreads();
-  for (std::uint64_t first = 0; first < blocks; first += 2 * kRound) {
+  for (std::uint64_t first = 0; first < blocks; first += 2 * HashStorage::kRound) {
     advance(odd, first, 0);
-    advance(even, first + kRound, 1);
+    advance(even, first + HashStorage::kRound, 1);
   }
 
   // What is left: whole stripes of a last block, then the last 64 bytes once more, which may be anywhere.

@@ -5,8 +5,8 @@
 //
 // Most are launched so that they may begin before the kernel in front of them has ended. What it writes is there after
 // begin_kernel(), with which each begins; as that waits for the kernel in front to end, and that one waited likewise,
-// all before it is there, too. The one behind may come as soon as all of a kernel's blocks are there, to wait beside
-// them, but not the one behind a half: the last kernel of a half calls wait_for_previous_grids() alone.
+// all before it is there, too. The last kernel of a half calls wait_for_previous_grids() alone, so that nobody else's
+// kernel begins early.
 #pragma once
 
 #include <cstddef>
@@ -108,8 +108,8 @@ __device__ inline bool may_write(const TranscodeParams& params) {
 }
 
 __device__ inline void begin_kernel() {
-  ptx::launch_dependents();
   ptx::wait_for_previous_grids();
+  ptx::launch_dependents();
 }
 
 /// Whether all other blocks of the kernel have got here, too: of their threads, what they have written before is there

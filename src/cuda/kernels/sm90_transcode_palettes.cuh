@@ -113,9 +113,8 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kRegisterBlocks)
     row_palettes_kernel(const __grid_constant__ device::TranscodeParams params) {
   __shared__ device::LaneCounters counters[Config::kWarps];
   __shared__ OutsideSums outside;
-  // In this order, the other way round than in begin_kernel(): strip_hashes relies on the values being there.
-  ptx::wait_for_previous_grids();
-  ptx::launch_dependents();
+  // In this order: strip_hashes, which may begin now, relies on the values being there.
+  device::begin_kernel();
   const std::uint32_t warp = device::warp_number(), lane = threadIdx.x % device::kLanes;
   outside.clear();
   device::RowCounter counter(counters[warp], lane);

@@ -16,24 +16,15 @@
 
 namespace unweight::sm90 {
 
-/// strip_hashes: small blocks, since they run beside others.
-struct StripHashConfig {
-  using Shape = device::HashShape<8>;
-  static constexpr std::uint32_t kThreads = Shape::kThreads;
+struct HashConfig {
+  static constexpr std::uint32_t kThreads = device::kHashThreads;
   static constexpr std::uint32_t kBlocksPerSm = 2;
-};
-
-/// chunk_hashes: few long ranges.
-struct ChunkHashConfig {
-  using Shape = device::HashShape<16>;
-  static constexpr std::uint32_t kThreads = Shape::kThreads;
-  static constexpr std::uint32_t kBlocksPerSm = 1;
 };
 
 template <class Config>
 __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
     strip_hashes_kernel(const __grid_constant__ device::TranscodeParams params) {
-  __shared__ device::HashStorage<typename Config::Shape> storage;
+  __shared__ device::HashStorage storage;
   // It begins when all blocks of row_palettes have found the values there, so they are, and waits for row_palettes
   // itself only at the end: the two have work for different parts of a multiprocessor.
   ptx::launch_dependents();
@@ -46,8 +37,7 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
 }
 
 struct PlanConfig {
-  using Shape = device::HashShape<8>;
-  static constexpr std::uint32_t kThreads = Shape::kThreads;
+  static constexpr std::uint32_t kThreads = device::kHashThreads;
 };
 
 /// What a scan of the segments by a block needs.
@@ -97,7 +87,7 @@ __device__ inline bool tiles_pay(std::uint64_t tiled_bytes, std::uint64_t raw_by
 template <class Config>
 __global__ void __launch_bounds__(Config::kThreads, 1)
     plan_kernel(const __grid_constant__ device::TranscodeParams params) {
-  __shared__ device::HashStorage<typename Config::Shape> hash_storage;
+  __shared__ device::HashStorage hash_storage;
   __shared__ ScanStorage scan_storage;
   ptx::wait_for_previous_grids();
   device::TranscodeState& state = *params.workspace.state;
@@ -187,7 +177,7 @@ template <class Config>
 __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
     chunk_hashes_kernel(const __grid_constant__ device::TranscodeParams params) {
   enum Stage { kChunk, kPayload, kHeader };
-  __shared__ device::HashStorage<typename Config::Shape> storage;
+  __shared__ device::HashStorage storage;
   ptx::wait_for_previous_grids();
   device::TranscodeState& state = *params.workspace.state;
   const bool fits = device::may_write(params), has_chunk = fits && blockIdx.x < chunk_count(state);

@@ -59,9 +59,9 @@ Result<void> load_transcode() {
       load(sm90::dictionary_kernel<sm90::DictionaryConfig>),
       load(sm90::count_units_kernel<sm90::CountUnitsConfig>),
       load(sm90::encode_tiles_kernel<sm90::EncodeTilesConfig>),
-      load(sm90::strip_hashes_kernel<sm90::StripHashConfig>),
+      load(sm90::strip_hashes_kernel<sm90::HashConfig>),
       load(sm90::plan_kernel<sm90::PlanConfig>),
-      load(sm90::chunk_hashes_kernel<sm90::ChunkHashConfig>),
+      load(sm90::chunk_hashes_kernel<sm90::HashConfig>),
       load(sm90::unpack_raw_kernel<sm90::UnpackRawConfig>),
   };
   for (const Result<void>& result : loaded) {

@@ -57,8 +57,8 @@ class TranscodeJob {
       decode(slab, params, device);
       device.launch_dependent(sm90::row_palettes_kernel<sm90::RowPalettesConfig>, row_grid(params, device),
                               sm90::RowPalettesConfig::kThreads, 0, params);
-      device.launch_dependent(sm90::strip_hashes_kernel<sm90::StripHashConfig>, strips_of(params),
-                              sm90::StripHashConfig::kThreads, 0, params);
+      device.launch_dependent(sm90::strip_hashes_kernel<sm90::HashConfig>, strips_of(params),
+                              sm90::HashConfig::kThreads, 0, params);
     });
     launch_after_slabs(device, sm90::dictionary_kernel<sm90::DictionaryConfig>, 1, sm90::DictionaryConfig::kThreads,
                        params);
@@ -96,8 +96,7 @@ class TranscodeJob {
                     sm90::EncodeTilesConfig::kThreads, 0, params);
     });
     const std::uint32_t chunks = grid(most_payload_bytes(), device::kPayloadChunkBytes);
-    launch_after_slabs(device, sm90::chunk_hashes_kernel<sm90::ChunkHashConfig>, chunks,
-                       sm90::ChunkHashConfig::kThreads, params);
+    launch_after_slabs(device, sm90::chunk_hashes_kernel<sm90::HashConfig>, chunks, sm90::HashConfig::kThreads, params);
   }
 
  private:
