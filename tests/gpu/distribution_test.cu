@@ -72,7 +72,8 @@ Transcoded transcode(const UploadedDistribution& blob, const TranscodeOptions& o
   EXPECT_TRUE(needed) << needed.error().message;
   const DeviceArray<std::byte> workspace(needed.value_or(0));
   EXPECT_CUDA(cudaMemset(workspace.data(), 0xa5, workspace.size_bytes()));
-  const DeviceArray<TranscodeOutcome> outcome(1);
+  // Of which the first half writes only a part.
+  const DeviceArray<TranscodeOutcome> outcome(std::vector<TranscodeOutcome>(1));
   const auto planned = distribution::plan_transcode(*blob.device, workspace.data(), options, outcome.data(), nullptr);
   EXPECT_TRUE(planned) << planned.error().message;
   const std::uint64_t size = outcome.download()[0].blob_bytes - missing_bytes;

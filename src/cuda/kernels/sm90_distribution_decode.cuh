@@ -82,6 +82,7 @@ struct DistributionDecodeTraits {
   static UNWEIGHT_HOST_DEVICE constexpr std::uint32_t tables_at(std::uint32_t shared) {
     return aligned(shared + Config::kWarps * kRingBytes, kClassBytes);
   }
+  /// Behind the tables there is room for a barrier, as what comes ahead of them is aligned to less than their size.
   static constexpr std::uint32_t shared_bytes(std::uint32_t classes) {
     return Config::kWarps * kRingBytes + kClassBytes + classes * kClassBytes;
   }
@@ -128,14 +129,13 @@ struct BlockDecoder {
   std::uint32_t ring;    ///< and of the warp's ring
   std::uint32_t lane;
 
-  /// @param wait_for_tables  called once, before the first look-up
+  /// @param wait_for_tables  called before the first look-up
   template <class WaitForTables>
   __device__ void run(std::uint32_t block, const WaitForTables& wait_for_tables) const {
     const BlockExtent extent = extent_of(block);
     std::uint16_t* const values = first_value(extent);
     BlockParts parts{};
     const bool located = locate(block, extent, parts);
-    if (!located) wait_for_tables();
     const bool sound = located && decode(extent, parts, values, wait_for_tables) && patch_escapes(block);
     if (!sound) device::report_block(params.status, block, lane);
   }
@@ -428,16 +428,16 @@ __global__ void __launch_bounds__(DistributionDecodeTraits<Config>::kThreads, 1)
   // The tables are made by the warps without a block, where there are enough, while the others find theirs.
   const std::uint32_t busy = min(Config::kWarps, (blocks - blockIdx.x + gridDim.x - 1) / gridDim.x);
   const std::uint32_t first_maker = Config::kWarps - busy >= Traits::kEnoughMakers ? busy : 0;
+  const std::uint32_t tables_made = tables + params.class_count * Traits::kClassBytes;
+  if (threadIdx.x == 0) ptx::barrier_init(tables_made, Config::kWarps - first_maker);
+  __syncthreads();
   if (warp >= first_maker) {
     device::make_slot_tables({params.tables, params.table_units}, params.class_count, Config::kWarps - first_maker,
                              warp - first_maker, lane, reinterpret_cast<device::RansSlot*>(shared + (tables - begin)));
+    __syncwarp();
+    if (lane == 0) ptx::barrier_arrive(tables_made);
   }
-  bool tables_ready = false;
-  const auto wait_for_tables = [&] {
-    if (!tables_ready) __syncthreads();
-    tables_ready = true;
-  };
-  if (i >= blocks) wait_for_tables();
+  const auto wait_for_tables = [&] { ptx::barrier_wait(tables_made, 0); };
   const BlockDecoder<Config> decoder{params, tables, begin + warp * Traits::kRingBytes, lane};
   for (; i < blocks; i += stride) decoder.run(params.first_block + i, wait_for_tables);
 }
