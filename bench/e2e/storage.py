@@ -12,6 +12,7 @@ import copy
 import json
 import resource
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -83,16 +84,47 @@ def write_checkpoint(shape: Shape, folder: Path, device: str) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
 
+class HostMemory:
+    """The most memory that the process had of its own, beyond what it had before: without mapped files, whose pages the
+    system takes back when it likes."""
+
+    def __enter__(self) -> HostMemory:
+        self.before = self.peak = self._now()
+        self._ended = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.005):
+            self.peak = max(self.peak, self._now())
+
+    @staticmethod
+    def _now() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+
+    @property
+    def grown(self) -> int:
+        return self.peak - self.before
+
+
 def load(folder: Path, device: str) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
     begin = time.perf_counter()
-    model = AutoModelForCausalLM.from_pretrained(folder, device_map=device, attn_implementation="sdpa")
-    synchronise()
+    with HostMemory() as host:
+        model = AutoModelForCausalLM.from_pretrained(folder, device_map=device, attn_implementation="sdpa")
+        synchronise()
     facts: dict[str, Any] = {"load_s": time.perf_counter() - begin}
     if device == "cuda":
         facts["gpu_gib_after_load"] = gib(torch.cuda.memory_allocated())
         facts["gpu_gib_peak_of_load"] = gib(torch.cuda.max_memory_allocated())
+    facts["host_gib_of_its_own"] = gib(host.grown)
     facts["host_gib_peak"] = gib(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     return model, facts
 
