@@ -8,9 +8,8 @@
 //   out    values      any row stride >= K
 //
 //   bytes  10.5 bits in + 16 bits out a value. 28672 x 4096: 154 MB + 235 MB, 130 us at the 3.0 TB/s of a copy.
-//   work   a step of 32 values, a lane each, takes a warp 32 instructions and the time of some eleven dependent ones,
-//   two
-//          of them loads from shared memory: some 135 cycles. A block has 512 steps, one after the other.
+//   work   a step of 32 values, a lane each, takes a warp 32 instructions and the time of some eleven dependent ones
+//          (two loads from shared memory among them), some 135 cycles. A block has 512 steps, one after the other.
 //
 // A warp a block, 32 warps a multiprocessor, all of them alone once there are slot tables, which those without a block
 // make, where there are enough:
