@@ -209,9 +209,9 @@ def _with_neighbours(
     for name, own in configs[batch].items():
         shown = [describe(config) for config in own]
         together[name] = list(own)
+        blob = device_blob(weights.packed[name][0])
         for other in batches[max(at - 1, 0) : at + 2]:
             for config in configs[other].get(name, [])[:1]:
-                blob = device_blob(weights.packed[name][0])
                 if describe(config) not in shown and blob.can_implement(batch, config):
                     together[name].append(config)
                     shown.append(describe(config))

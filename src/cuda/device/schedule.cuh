@@ -78,9 +78,12 @@ struct Deal {
   [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr bool splits() const { return whole_items < items; }
   [[nodiscard]] UNWEIGHT_HOST_DEVICE constexpr bool by_clusters() const { return parts > 1; }
 
+  /// Whole items of the block that has most.
+  [[nodiscard]] constexpr std::uint32_t most_rounds() const { return rounds + (longer_rounds != 0 ? 1 : 0); }
+
   /// Of the block that has most.
   [[nodiscard]] constexpr std::uint64_t stages() const {
-    return std::uint64_t{steps} * (rounds + (longer_rounds != 0 ? 1 : 0)) + share + (larger_shares != 0 ? 1 : 0);
+    return std::uint64_t{steps} * most_rounds() + share + (larger_shares != 0 ? 1 : 0);
   }
 
   /// Where a block's range begins among the stages of all items left over, or a part among an item's.

@@ -104,7 +104,8 @@ struct BlockParts {
   }
 };
 
-/// Where a block's values lie, in 32 bits.
+/// Where a block's values lie: format::distribution::place_block() in 32 bits, which the kernel's limits allow and
+/// whose divisions are no calls.
 struct BlockExtent {
   std::uint32_t matrix;
   std::uint32_t row, col;  ///< of the matrix: the block's first

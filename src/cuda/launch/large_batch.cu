@@ -35,14 +35,13 @@ const sm90::LargeBatchInstance& instance(bool raw, std::uint32_t tokens) {
 /// that is summed up by way of memory, and of one that a cluster has.
 double expected_cost(const sm90::Deal& deal, std::uint32_t tokens) {
   const double stage = large_batch_tokens(tokens) == 128 ? 2 * 1000 : 2 * 1330;
-  const double items = deal.rounds + (deal.longer_rounds != 0 ? 1 : 0);
   double parts = 0;
   if (deal.by_clusters()) {
     parts = 5000;
   } else if (deal.splits()) {
     parts = 12000;
   }
-  return static_cast<double>(deal.stages()) * stage + 3500 * items + parts;
+  return static_cast<double>(deal.stages()) * stage + 3500 * deal.most_rounds() + parts;
 }
 
 }  // namespace
@@ -71,9 +70,8 @@ CostedConfig choose_large_batch(const MatmulProblem& problem) {
     return {config, expected_cost(large_batch_deal(problem.shape, config, problem.multiprocessors, problem.tokens),
                                   problem.tokens)};
   };
-  const CostedConfig whole = costed({.strips = kStrips, .warpgroup = true}),
-                     split = costed({.strips = kStrips, .split = true, .warpgroup = true});
-  return split.cycles < whole.cycles ? split : whole;
+  return quicker(costed({.strips = kStrips, .warpgroup = true}),
+                 costed({.strips = kStrips, .split = true, .warpgroup = true}));
 }
 
 Result<void> large_batch(const DeviceBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,

@@ -42,7 +42,7 @@ const sm90::SmallBatchInstance* find_instance(const MatmulConfig& config, bool r
 /// docs/kernels.md says how far off the choices are.
 double expected_cost(const sm90::Deal& deal, const MatmulConfig& config, std::uint32_t tokens) {
   const double x_bytes = 128.0 * (sm90::stage_tiles(config.strips) / config.strips) * format::align_up(tokens, 8U);
-  const double items = deal.rounds + (deal.longer_rounds != 0 ? 1 : 0) + (deal.splits() ? 1 : 0);
+  const double items = deal.most_rounds() + (deal.splits() ? 1 : 0);
   const double product = config.warpgroup ? -0.08 : tokens > 8 ? 0.008 * (tokens - 8) : 0;
   double waits = 0;
   if (deal.by_clusters()) {
@@ -125,18 +125,15 @@ MatmulConfig choose_small_batch(const MatmulProblem& problem) {
 
 CostedConfig choose_wide_batch(const MatmulProblem& problem) {
   constexpr double kTile = 123, kItem = 3500, kByCluster = 3500, kByMemory = 9000;  // cycles
-  CostedConfig best;
-  for (const bool split : {false, true}) {
+  const auto costed = [&](bool split) -> CostedConfig {
     MatmulConfig config{.strips = kWideStrips, .split = split, .warpgroup = true};
     const sm90::Deal deal = small_batch_deal(problem.shape, config, problem.multiprocessors);
     config.stages = deal.by_clusters() ? 4 : 5;
-    const double items = deal.rounds + (deal.longer_rounds != 0 ? 1 : 0);
+    const double tiles = static_cast<double>(deal.stages()) * sm90::stage_tiles(kWideStrips);
     const double ends = deal.by_clusters() ? kByCluster : deal.splits() ? kByMemory : 0;
-    const double cycles =
-        static_cast<double>(deal.stages()) * sm90::stage_tiles(kWideStrips) * kTile + kItem * items + ends;
-    if (best.cycles == 0 || cycles < best.cycles) best = {config, cycles};
-  }
-  return best;
+    return {config, kTile * tiles + kItem * deal.most_rounds() + ends};
+  };
+  return quicker(costed(false), costed(true));
 }
 
 Result<void> small_batch(const DeviceBlob& weight, const MatmulArguments& arguments, const MatmulConfig& config,
